@@ -110,5 +110,7 @@ export class PromptseamError extends Error {
 
 /** The error for an abort: `cause` is the signal's reason. */
 export function abortError(signal: AbortSignal): PromptseamError {
-  return new PromptseamError("PS_ABORTED", "The operation was aborted by its AbortSignal.", { cause: signal.reason });
+  return new PromptseamError("PS_ABORTED", "The operation was aborted by its AbortSignal.", {
+    cause: signal.reason,
+  });
 }

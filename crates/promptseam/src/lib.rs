@@ -1,0 +1,24 @@
+//! Token-exact prompts for long LLM conversations.
+//!
+//! A *token id* is a `u32` in a model's vocabulary. A [`Prompt`](prompt::Prompt)
+//! is an immutable sequence of token ids that a model sees; it shares structure
+//! with the prompt it grew from. An *append boundary* is a position in a prompt
+//! after which tokens may be appended without changing an id before it. A
+//! *boundary row* ties such a position to the text it was encoded from, by
+//! digest, so that the next render of a longer conversation can keep every id
+//! up to it.
+//!
+//! The crate knows neither a language binding nor a network. Its modules depend
+//! on each other in one direction: [`tokenizer`] and [`template`] know nothing
+//! of each other, [`prompt`] knows neither, [`model`] joins the three.
+
+#![deny(missing_docs)]
+
+pub mod error;
+pub mod json;
+//MODEL
+pub mod prompt;
+//TEMPLATE
+pub mod tokenizer;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,91 @@
+/**
+ * All diagnostics channels of promptseam. Messages carry counts, codes and times, never text, ids or secrets.
+ *
+ * Subscribe with `diagnostics_channel.subscribe(CHANNELS.requestStart, listener)`; without a subscriber nothing is built.
+ */
+
+import { type Channel, channel } from "node:diagnostics_channel";
+
+/** The names of the channels. */
+export const CHANNELS = {
+  /** A request to the server begins: {@link RequestStartEvent}. */
+  requestStart: "promptseam:request:start",
+  /** The first event of its answer arrived: {@link RequestFirstTokenEvent}. */
+  requestFirstToken: "promptseam:request:first-token",
+  /** The answer ended, or its reader stopped early: {@link RequestEndEvent}. */
+  requestEnd: "promptseam:request:end",
+  /** The request failed: {@link RequestErrorEvent}. */
+  requestError: "promptseam:request:error",
+} as const;
+
+/** Which way in was used. `control` stands for everything that generates nothing. */
+export type RequestWay = "chat" | "chat_ids" | "completions" | "generate" | "control";
+
+/** Payload of `promptseam:request:start`. */
+export interface RequestStartEvent {
+  /** Joins the events of one request; unique in the process. */
+  readonly id: number;
+  readonly way: RequestWay;
+  readonly method: "GET" | "POST";
+  /** Path on the server, without query. */
+  readonly path: string;
+  /** Length of the request body. */
+  readonly bodyBytes: number;
+  /** Token ids in the body; null where the server renders. */
+  readonly promptTokens: number | null;
+  readonly stream: boolean;
+}
+
+/** Payload of `promptseam:request:first-token`. */
+export interface RequestFirstTokenEvent {
+  readonly id: number;
+  /** Milliseconds from the start of the request, retries included. */
+  readonly elapsedMs: number;
+  /** 1 for the first attempt. */
+  readonly attempt: number;
+}
+
+/** Payload of `promptseam:request:end`. */
+export interface RequestEndEvent {
+  readonly id: number;
+  readonly elapsedMs: number;
+  readonly firstTokenMs: number | null;
+  readonly attempts: number;
+  /** Whether the reader stopped before the answer's end. */
+  readonly cancelled: boolean;
+  readonly promptTokens: number | null;
+  readonly cachedTokens: number | null;
+  readonly completionTokens: number | null;
+}
+
+/** Payload of `promptseam:request:error`. */
+export interface RequestErrorEvent {
+  readonly id: number;
+  readonly elapsedMs: number;
+  readonly attempts: number;
+  /** Code of the PromptseamError. */
+  readonly code: string;
+  /** HTTP status, if the server answered. */
+  readonly status: number | null;
+}
+
+/** The payload that goes with each channel. */
+export interface ChannelPayloads {
+  readonly requestStart: RequestStartEvent;
+  readonly requestFirstToken: RequestFirstTokenEvent;
+  readonly requestEnd: RequestEndEvent;
+  readonly requestError: RequestErrorEvent;
+}
+
+const channels: { readonly [K in keyof ChannelPayloads]: Channel } = {
+  requestStart: channel(CHANNELS.requestStart),
+  requestFirstToken: channel(CHANNELS.requestFirstToken),
+  requestEnd: channel(CHANNELS.requestEnd),
+  requestError: channel(CHANNELS.requestError),
+};
+
+/** Publishes on a channel; `payload` is called only when somebody listens. */
+export function publish<K extends keyof ChannelPayloads>(name: K, payload: () => ChannelPayloads[K]): void {
+  const target = channels[name];
+  if (target.hasSubscribers) target.publish(payload());
+}

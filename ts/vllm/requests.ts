@@ -1,0 +1,194 @@
+/** Request types, and the bodies made of them: ids are written natively, everything else is passed through. */
+
+import { PromptseamError } from "../errors.ts";
+import type { RequestWay } from "../events.ts";
+import { asObject, type JsonObject, type JsonValue } from "./json.ts";
+import type { GenerateOptions } from "./options.ts";
+import type { WirePrompt } from "./wire.ts";
+
+/** One message of a chat. All members are passed to the server as they are. */
+export interface ChatMessage {
+  readonly role: string;
+  readonly content?: JsonValue;
+  readonly [member: string]: JsonValue | undefined;
+}
+
+/** A request to /v1/chat/completions. Members without a type here are passed through; `stream` is an option of the call. */
+export interface ChatRequest {
+  /** Served model name; vLLM takes its own when left out. */
+  readonly model?: string;
+  readonly messages: readonly ChatMessage[];
+  readonly tools?: readonly JsonObject[];
+  readonly max_tokens?: number;
+  readonly max_completion_tokens?: number;
+  readonly temperature?: number;
+  /** Isolates the tenant in the engine's prefix cache. */
+  readonly cache_salt?: string;
+  readonly [member: string]: JsonValue | undefined;
+}
+
+/** Options of a chat. */
+export interface ChatOptions extends GenerateOptions {
+  /**
+   * The rendered prompt. Its ids are sent beside the messages (`kv_transfer_params.prompt_token_ids`), and the server
+   * skips its template and tokenizer. A server that does not know the field renders the messages: compare the prompt's
+   * length with that of the `start` chunk.
+   */
+  readonly prompt?: WirePrompt;
+}
+
+/** vLLM's SamplingParams on the generate way (`max_tokens`, `temperature`, `stop_token_ids`, ...). */
+export type SamplingParams = JsonObject;
+
+/** Members of a generate request beside ids and sampling parameters. */
+export interface GenerateRequestOptions extends GenerateOptions {
+  readonly model?: string;
+  readonly cacheSalt?: string;
+  /** Whether the answer holds text beside the ids. Default `"text"`. */
+  readonly outputMode?: "text" | "tokens";
+  /** Further members of the request. */
+  readonly request?: JsonObject;
+}
+
+/** A request to /v1/completions without its prompt. vLLM's default for `max_tokens` is 16. */
+export interface CompletionParams {
+  readonly model?: string;
+  readonly max_tokens?: number;
+  readonly temperature?: number;
+  readonly cache_salt?: string;
+  readonly [member: string]: JsonValue | undefined;
+}
+
+/** A request ready to be sent. */
+export interface BuiltRequest {
+  readonly way: RequestWay;
+  readonly path: string;
+  readonly body: string | Uint8Array;
+  readonly stream: boolean;
+  /** Choices that must end before the answer is whole. */
+  readonly choices: number;
+  readonly promptTokens: number | null;
+  /** The caller asked for log probabilities itself. */
+  readonly logprobs: boolean;
+  /** What an error must not quote. */
+  readonly content: JsonValue | undefined;
+}
+
+/** @throws PromptseamError `PS_INVALID_REQUEST` */
+export function buildChat(request: ChatRequest, options: ChatOptions): BuiltRequest {
+  if (typeof request !== "object" || request === null || !Array.isArray(request.messages)) {
+    throw new PromptseamError("PS_INVALID_REQUEST", "A chat request needs messages: an array.");
+  }
+  const stream = options.stream ?? true;
+  const logprobs = options.sampledIds === "logprobs" ? LOGPROBS_OF_CHAT : {};
+  const members = { ...withDefaults(logprobs, request), ...streaming(stream, request), ...tokenIds(options) };
+  const { prompt } = options;
+  let body: string | Uint8Array;
+  if (prompt === undefined) {
+    body = stringify(members);
+  } else {
+    const { kv_transfer_params: transfer, ...others }: JsonObject = members;
+    const rest = stringify({ ...asObject(transfer), prompt_token_ids: undefined });
+    const before = `${open(stringify(others))}"kv_transfer_params":${open(rest)}"prompt_token_ids":`;
+    body = prompt.writeJson(before, "}}");
+  }
+  return {
+    way: prompt === undefined ? "chat" : "chat_ids",
+    path: "/v1/chat/completions",
+    body,
+    stream,
+    choices: choices(request["n"]),
+    promptTokens: prompt?.length ?? null,
+    logprobs: request["logprobs"] === true,
+    content: [request.messages, request.tools ?? null] as JsonValue,
+  };
+}
+
+/** @throws PromptseamError `PS_INVALID_REQUEST` */
+export function buildGenerate(
+  prompt: WirePrompt,
+  sampling: SamplingParams,
+  options: GenerateRequestOptions,
+): BuiltRequest {
+  const stream = options.stream ?? true;
+  const members: JsonObject = {
+    ...options.request,
+    model: options.model,
+    cache_salt: options.cacheSalt ?? options.request?.["cache_salt"],
+    output_mode: options.outputMode ?? "text",
+    ...streaming(stream, options.request ?? {}),
+    sampling_params: sampling,
+  };
+  return {
+    way: "generate",
+    path: "/inference/v1/generate",
+    body: prompt.writeJson(`${open(stringify(members))}"token_ids":`, "}"),
+    stream,
+    choices: choices(sampling["n"]),
+    promptTokens: prompt.length,
+    logprobs: typeof sampling["logprobs"] === "number",
+    content: undefined,
+  };
+}
+
+/** @throws PromptseamError `PS_INVALID_REQUEST` */
+export function buildCompletion(
+  prompt: WirePrompt,
+  params: CompletionParams,
+  options: GenerateOptions,
+): BuiltRequest {
+  const stream = options.stream ?? true;
+  const logprobs = options.sampledIds === "logprobs" ? LOGPROBS_OF_COMPLETION : {};
+  const members = { ...withDefaults(logprobs, params), ...streaming(stream, params), ...tokenIds(options) };
+  return {
+    way: "completions",
+    path: "/v1/completions",
+    body: prompt.writeJson(`${open(stringify({ ...members, prompt: undefined }))}"prompt":`, "}"),
+    stream,
+    choices: choices(params["n"]),
+    promptTokens: prompt.length,
+    logprobs: typeof params["logprobs"] === "number",
+    content: undefined,
+  };
+}
+
+const LOGPROBS_OF_CHAT: JsonObject = { logprobs: true, top_logprobs: 0, return_tokens_as_token_ids: true };
+const LOGPROBS_OF_COMPLETION: JsonObject = { logprobs: 0, return_tokens_as_token_ids: true };
+
+/** Ours only where the caller has none: a request for more log probabilities stays as it is. */
+function withDefaults(defaults: JsonObject, request: JsonObject): JsonObject {
+  const asked = request["logprobs"];
+  const keep = asked === undefined || asked === null || asked === false;
+  return keep
+    ? { ...request, ...defaults }
+    : { ...request, ...("logprobs" in defaults ? { return_tokens_as_token_ids: true } : {}) };
+}
+
+function tokenIds(options: GenerateOptions): JsonObject {
+  return options.sampledIds === "token_ids" ? { return_token_ids: true } : {};
+}
+
+/** Usage is asked for in every event: the first one then says how long the prompt was that the engine saw. */
+function streaming(stream: boolean, request: JsonObject): JsonObject {
+  if (!stream) return { stream: false, stream_options: undefined };
+  const own = asObject(request["stream_options"]);
+  return { stream: true, stream_options: { include_usage: true, continuous_usage_stats: true, ...own } };
+}
+
+function choices(n: JsonValue | undefined): number {
+  return typeof n === "number" && n > 1 ? n : 1;
+}
+
+function stringify(members: JsonObject): string {
+  try {
+    return JSON.stringify(members);
+  } catch {
+    // The error of JSON.stringify names members of the request, which may be text of a prompt.
+    throw new PromptseamError("PS_INVALID_REQUEST", "The request is not JSON: it holds a cycle or a BigInt.");
+  }
+}
+
+/** JSON of an object without its closing brace, ready for one more member. */
+function open(object: string): string {
+  return object === "{}" ? "{" : `${object.slice(0, -1)},`;
+}

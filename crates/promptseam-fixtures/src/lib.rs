@@ -31,8 +31,8 @@ pub struct GoldenLine {
     pub family: String,
     /// The request body as JSON.
     pub request: String,
-    /// The date on which it was rendered: year, month, day.
-    pub date: (i32, u32, u32),
+    /// Noon, UTC, of the day on which it was rendered, in milliseconds of Unix time.
+    pub now: i64,
     /// The ids that vLLM gave.
     pub token_ids: Vec<u32>,
 }
@@ -126,20 +126,29 @@ fn golden_line(line: &str) -> GoldenLine {
     let fields: std::collections::HashMap<String, Box<RawValue>> =
         serde_json::from_str(line).unwrap();
     let string = |name: &str| serde_json::from_str::<String>(fields[name].get()).unwrap();
-    let now = string("now");
-    let mut date = now.split('-').map(|part| part.parse::<u32>().unwrap());
-    let (year, month, day) = (
-        date.next().unwrap(),
-        date.next().unwrap(),
-        date.next().unwrap(),
-    );
     GoldenLine {
         id: string("id"),
         family: string("family"),
         request: fields["request"].get().to_owned(),
-        date: (year.try_into().unwrap(), month, day),
+        now: noon_of(&string("now")),
         token_ids: serde_json::from_str(fields["token_ids"].get()).unwrap(),
     }
+}
+
+/// Noon of a date spelled `2026-11-21`, in milliseconds of Unix time.
+fn noon_of(date: &str) -> i64 {
+    let parts: Vec<i64> = date.split('-').map(|part| part.parse().unwrap()).collect();
+    let [year, month, day] = parts[..] else {
+        panic!("no date: {date}");
+    };
+    // Years counted from March, so that the leap day comes last.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 719_469;
+    (days * 24 + 12) * 3_600_000
 }
 
 /// Small fast pseudo-random numbers (xorshift64*), the same for a seed on every
@@ -170,5 +179,15 @@ impl Rng {
     /// One of `items`.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn noon_is_in_unix_time() {
+        assert_eq!(super::noon_of("1970-01-01"), 12 * 3_600_000);
+        assert_eq!(super::noon_of("2024-02-29"), 1_709_208_000_000);
+        assert_eq!(super::noon_of("2026-11-21"), 1_795_262_400_000);
     }
 }

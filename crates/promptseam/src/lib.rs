@@ -14,11 +14,13 @@
 
 #![deny(missing_docs)]
 
+pub mod cancel;
 pub mod error;
 pub mod json;
-//MODEL
+pub mod model;
 pub mod prompt;
-//TEMPLATE
+pub mod template;
 pub mod tokenizer;
 
+pub use cancel::Cancel;
 pub use error::{Error, ErrorKind, Result};

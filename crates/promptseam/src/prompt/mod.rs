@@ -214,6 +214,14 @@ impl Prompt {
         self.length.min(other.length)
     }
 
+    /// A prompt of this one's first `keep` ids (all of them if there are fewer)
+    /// and `ids`, sharing storage. It has the boundaries of what was kept, and
+    /// none in `ids`. O(ids + length / 1,024).
+    #[must_use]
+    pub fn continued(&self, keep: usize, ids: &[u32]) -> Self {
+        self.extended(keep.min(self.length), ids, &[], &[])
+    }
+
     /// A prompt of this one's first `keep` ids and `ids`, sharing storage.
     ///
     /// `boundaries` and the rows' `tokens` count from the whole prompt's start,

@@ -153,7 +153,7 @@ impl Now {
             'm' => style.number(out, self.month.into(), b'0', 2),
             'M' => style.number(out, self.minute.into(), b'0', 2),
             'n' => style.text(out, "\n"),
-            'p' if style.swap => style.text(out, &am_pm.to_lowercase()),
+            'p' if style.swap => out.push_str(&am_pm.to_lowercase()),
             'p' => style.text(out, am_pm),
             'P' => style.text(out, &am_pm.to_lowercase()),
             'r' => style.text(out, &self.strftime("%I:%M:%S %p")),

@@ -179,7 +179,7 @@ impl List {
 /// A dictionary of [`Data`] that keeps the order of its keys.
 ///
 /// Lookup is O(n) for few keys, O(log n) for many.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Map {
     entries: Vec<(Key, Data)>,
     sorted: Option<Box<[u32]>>,

@@ -53,6 +53,7 @@ pub(super) fn operators(source: &str, tree: &Stmt<'_>) -> Result<String, Error> 
             Expr::Slice(node) => edits.slice(node, start(expr), range(&node.span()).end, &tokens),
             _ => {}
         },
+        Node::Stmt(Stmt::ForLoop(each)) => edits.iterated(&each.iter),
         Node::Stmt(_) => {}
     });
     Ok(edits.apply(source))
@@ -62,7 +63,7 @@ pub(super) fn operators(source: &str, tree: &Stmt<'_>) -> Result<String, Error> 
 fn only_printed<'t, 'a>(expr: &'t Expr<'a>, found: &mut Vec<*const Expr<'a>>) {
     found.push(std::ptr::from_ref(expr));
     match expr {
-        Expr::BinOp(node) if node.op == BinOpKind::Add => {
+        Expr::BinOp(node) if matches!(node.op, BinOpKind::Add) => {
             for side in children(expr) {
                 only_printed(side, found);
             }
@@ -104,6 +105,7 @@ fn start(expr: &Expr<'_>) -> usize {
         Expr::GetItem(node) => own.min(start(&node.expr)),
         Expr::Slice(node) => own.min(start(&node.expr)),
         Expr::Call(node) => own.min(start(&node.expr)),
+        Expr::Filter(node) => node.expr.as_ref().map_or(own, start),
         _ => own,
     }
 }
@@ -122,6 +124,20 @@ impl Edits {
 
     fn insert(&mut self, at: usize, text: &str) {
         self.replace(at..at, text);
+    }
+
+    /// `for x in a` becomes `for x in ((a)|iter)`. Only where the expression's
+    /// place is sure; it could be `None` nowhere else.
+    fn iterated(&mut self, iter: &Expr<'_>) {
+        let nullable = matches!(
+            iter,
+            Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) | Expr::Call(_)
+        );
+        if nullable {
+            self.insert(start(iter), "((");
+            let end = iter.span().end_offset as usize;
+            self.insert(end, &format!(")|{})", operators::ITERATED));
+        }
     }
 
     /// `a op b` becomes `((a)|filter(b))`.

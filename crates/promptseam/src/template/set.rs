@@ -27,6 +27,17 @@ impl SpecialTokens {
         Self(NAMES.iter().filter_map(|name| Some((*name, text(name)?))).collect())
     }
 
+    /// These, with those that only `other` has.
+    #[must_use]
+    pub fn or(mut self, other: Self) -> Self {
+        for (name, text) in other.0 {
+            if self.get(name).is_none() {
+                self.0.push((name, text));
+            }
+        }
+        self
+    }
+
     /// The text of the token called `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(known, _)| *known == name).map(|(_, text)| text)
@@ -65,13 +76,28 @@ impl TemplateSet {
             Json::Null => return Err(missing()),
             _ => return Err(misshapen()),
         };
-        let mut set = Self { default: None, tool_use: None };
+        let mut sources = Vec::new();
         for entry in entries {
             let field = |name| entry.as_object()?.get(name)?.as_str();
             let (Some(name), Some(source)) = (field("name"), field("template")) else {
                 return Err(misshapen());
             };
-            // Of two with one name the last counts, as in a dictionary.
+            sources.push((name, source));
+        }
+        Self::from_sources(sources, tokens)
+    }
+
+    /// The templates of `sources`, pairs of a name and a source, of which
+    /// `default` and `tool_use` count. Of two with one name the last counts.
+    ///
+    /// # Errors
+    /// `TemplateMissing` if none counts, and what [`ChatTemplate::new`] gives.
+    pub fn from_sources<'a>(
+        sources: impl IntoIterator<Item = (&'a str, &'a str)>,
+        tokens: &SpecialTokens,
+    ) -> Result<Self> {
+        let mut set = Self { default: None, tool_use: None };
+        for (name, source) in sources {
             match name {
                 "default" => set.default = Some(ChatTemplate::new(source, tokens)?),
                 "tool_use" => set.tool_use = Some(ChatTemplate::new(source, tokens)?),

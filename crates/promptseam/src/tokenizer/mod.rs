@@ -2,8 +2,9 @@
 //!
 //! A [`Tokenizer`] is loaded from a `tokenizer.json`. Two engines are built: the
 //! fast one, and the reference, which encodes a battery of texts with it. Where
-//! all ids agree the reference is dropped and the fast engine used; where one
-//! differs, or the fast engine cannot load the model, the reference stays and
+//! all ids agree the reference is dropped and the fast engine used. Where one
+//! differs, the fast engine is tried again without its hand-written scanner;
+//! if that differs too, or it cannot load the model, the reference stays.
 //! [`Tokenizer::fallback`] says why.
 //!
 //! [`BoundaryProof`] says after which added tokens ids may be appended.
@@ -105,14 +106,11 @@ impl Tokenizer {
         };
         let (fast, reference) = thread::scope(|scope| {
             let fast = match unfit {
-                Some(reason) => Err(reason),
+                Some(reason) => Err(Unfit::Model(reason)),
                 None => Ok(scope.spawn(move || quiet(|| Engine::fast(json)))),
             };
             let reference = quiet(|| Engine::reference(tokenizer_json, &merged));
-            let fast = fast.and_then(|thread| match thread.join() {
-                Ok(Some(built)) => built,
-                _ => Err("the fast engine failed while loading".to_owned()),
-            });
+            let fast = fast.and_then(|thread| built(thread.join().ok().flatten()));
             (fast, reference)
         });
         let reference = reference.unwrap_or_else(|| {
@@ -121,9 +119,18 @@ impl Tokenizer {
                 "tokenizer.json made the `tokenizers` library panic; is it damaged?",
             ))
         })?;
-        let (engine, fallback) = match fast.and_then(|fast| verified(fast, &reference, &added)) {
+        let fast = fast.and_then(|fast| verified(fast, &reference, &added));
+        let (engine, fallback) = match fast {
             Ok(fast) => (fast, None),
-            Err(reason) => (reference, Some(reason)),
+            Err(Unfit::Model(reason)) => (reference, Some(reason)),
+            Err(Unfit::Battery(reason)) => {
+                let json = Definition::parse(tokenizer_json, options.config)?.json;
+                let regex = built(quiet(|| Engine::fast_regex(json)));
+                match regex.and_then(|regex| verified(regex, &reference, &added)) {
+                    Ok(regex) => (regex, Some(reason)),
+                    Err(Unfit::Battery(reason) | Unfit::Model(reason)) => (reference, Some(reason)),
+                }
+            }
         };
 
         let highest = added.iter().map(|token| token.id + 1).max();
@@ -147,7 +154,7 @@ impl Tokenizer {
         self.engine.kind()
     }
 
-    /// Why the reference engine is used, if it is.
+    /// Why another engine than [`EngineKind::Fast`] is used, if so.
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
     }
@@ -304,17 +311,30 @@ fn quiet<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
+/// Why a fast engine is not used.
+enum Unfit {
+    /// It cannot load the model.
+    Model(String),
+    /// It loads it, but gives other ids than the reference.
+    Battery(String),
+}
+
+fn built(engine: Option<Result<Engine, String>>) -> Result<Engine, Unfit> {
+    let failed = || Err("the fast engine panicked while loading".to_owned());
+    engine.unwrap_or_else(failed).map_err(Unfit::Model)
+}
+
 /// The fast engine if it agrees with the reference, else why not.
-fn verified(fast: Engine, reference: &Engine, added: &[AddedToken]) -> Result<Engine, String> {
+fn verified(fast: Engine, reference: &Engine, added: &[AddedToken]) -> Result<Engine, Unfit> {
     let literals: Vec<&str> = added.iter().map(|token| token.content.as_str()).collect();
-    match quiet(|| battery::compare(&fast, reference, &literals)) {
-        Some(Ok(None)) => Ok(fast),
-        Some(Ok(Some(battery::Disagreement { index, at }))) => Err(format!(
-            "the engines differ on text {index} of the battery, from id {at} on"
-        )),
-        Some(Err(error)) => Err(format!("the fast engine failed on the battery: {error}")),
-        None => Err("the fast engine panicked on the battery".to_owned()),
-    }
+    Err(Unfit::Battery(match quiet(|| battery::compare(&fast, reference, &literals)) {
+        Some(Ok(None)) => return Ok(fast),
+        Some(Ok(Some(battery::Disagreement { index, at }))) => {
+            format!("the engines differ on text {index} of the battery, from id {at} on")
+        }
+        Some(Err(error)) => format!("the fast engine failed on the battery: {error}"),
+        None => "the fast engine panicked on the battery".to_owned(),
+    }))
 }
 
 fn digest(tokenizer_json: &[u8], merged: &[AddedToken]) -> [u8; 32] {

@@ -4,11 +4,13 @@ mod arguments;
 mod budget;
 mod context;
 mod filters;
+mod globals;
 mod methods;
 mod objects;
 pub(super) mod operators;
 mod predicates;
 mod print;
+mod printf;
 mod text;
 mod tojson;
 
@@ -47,10 +49,8 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
     environment.set_debug(false);
     environment.set_formatter(print::emit);
     environment.set_unknown_method_callback(methods::call);
-    environment.remove_global("debug");
     environment.add_function("raise_exception", raise_exception);
-    environment.add_function("cycler", minijinja_contrib::globals::cycler);
-    environment.add_function("joiner", minijinja_contrib::globals::joiner);
+    globals::add_to(&mut environment);
     filters::add_to(&mut environment);
     predicates::add_to(&mut environment);
     operators::add_to(&mut environment);

@@ -3,13 +3,12 @@
 
 use minijinja::{
     Environment, Error, State, Value,
-    formatting::{FormatStyle, format},
-    value::{Rest, Tuple, ValueKind},
+    value::{Rest, Tuple, ValueKind, ValueOrKwargs},
 };
 
 use super::{
     arguments::{Arguments, integer},
-    budget, fault, print,
+    budget, fault, print, printf,
     text::positions,
 };
 
@@ -18,6 +17,7 @@ pub(in crate::template) const MULTIPLY: &str = "__mul__";
 pub(in crate::template) const REMAINDER: &str = "__mod__";
 pub(in crate::template) const CONCAT: &str = "__concat__";
 pub(in crate::template) const SLICE: &str = "__slice__";
+pub(in crate::template) const ITERATED: &str = "__iter__";
 
 /// What one item of a list counts for.
 const ITEM: usize = 16;
@@ -28,6 +28,7 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_filter(REMAINDER, remainder);
     environment.add_filter(CONCAT, concat);
     environment.add_filter(SLICE, slice);
+    environment.add_filter(ITERATED, iterated);
 }
 
 fn is_list(value: &Value) -> bool {
@@ -107,12 +108,12 @@ fn multiply(state: &mut State, left: &Value, right: &Value) -> Result<Value, Err
     }
     let items: Vec<Value> = what.try_iter()?.collect();
     budget::charge(state, items.len().saturating_mul(times).saturating_mul(ITEM))?;
-    Ok(sequence(what.is_tuple(), items.repeat(times)))
+    Ok(sequence(what.is_tuple(), (0..times).flat_map(|_| items.iter().cloned()).collect()))
 }
 
 fn remainder(state: &mut State, left: &Value, right: &Value) -> Result<Value, Error> {
     if let Some(pattern) = left.as_str() {
-        return printf(state, pattern, right);
+        return printf::printf(state, pattern, right);
     }
     let by_zero = || fault("division by zero");
     match numbers(left, right)? {
@@ -130,58 +131,6 @@ fn remainder(state: &mut State, left: &Value, right: &Value) -> Result<Value, Er
     }
 }
 
-/// `pattern % value`.
-pub(super) fn printf(state: &mut State, pattern: &str, value: &Value) -> Result<Value, Error> {
-    let values: Vec<Value> = match value.is_tuple() {
-        true => value.try_iter()?.collect(),
-        false => vec![value.clone()],
-    };
-    formatted(state, FormatStyle::Printf, pattern, &values)
-}
-
-/// `pattern` with `values` filled in; what is no text or number is printed
-/// first, since MiniJinja prints it in its own way.
-pub(super) fn formatted(
-    state: &mut State,
-    style: FormatStyle,
-    pattern: &str,
-    values: &[Value],
-) -> Result<Value, Error> {
-    if wide(pattern) {
-        return Err(budget::too_large());
-    }
-    let mapping = values.len() == 1 && values[0].kind() == ValueKind::Map && pattern.contains("%(");
-    let printed = |value: &Value| match value.kind() {
-        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map
-            if style == FormatStyle::Printf && !mapping =>
-        {
-            print::to_text(value).map(Value::from)
-        }
-        ValueKind::Number if print::float(value).is_some_and(|_| pattern.contains("%s")) => {
-            print::to_text(value).map(Value::from)
-        }
-        _ => Ok(value.clone()),
-    };
-    // A text in a float's place is fine for %s only.
-    let only_texts = pattern.matches('%').count() == pattern.matches("%s").count();
-    let values: Vec<Value> = match only_texts {
-        true => values.iter().map(printed).collect::<Result<_, _>>()?,
-        false => values.to_vec(),
-    };
-    let text = format(style, pattern, &values)?;
-    budget::charge(state, text.len())?;
-    Ok(Value::from(text))
-}
-
-/// Whether a pattern asks for a field of a million characters or more.
-fn wide(pattern: &str) -> bool {
-    let mut digits = 0;
-    pattern.bytes().any(|byte| {
-        digits = if byte.is_ascii_digit() { digits + 1 } else { 0 };
-        digits > 6
-    })
-}
-
 fn concat(state: &mut State, left: &Value, right: &Value) -> Result<Value, Error> {
     let mut text = String::new();
     print::push_str(&mut text, left)?;
@@ -191,8 +140,8 @@ fn concat(state: &mut State, left: &Value, right: &Value) -> Result<Value, Error
 }
 
 /// `value[start:stop:step]`.
-fn slice(state: &mut State, value: &Value, args: Rest<Value>) -> Result<Value, Error> {
-    let args = Arguments::new(&args, ["start", "stop", "step"])?;
+fn slice(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let args = Arguments::new(&args.into_values(), ["start", "stop", "step"])?;
     let (start, stop) = (args.optional_integer(0)?, args.optional_integer(1)?);
     let step = args.optional_integer(2)?.unwrap_or(1);
     if step == 0 {
@@ -202,13 +151,7 @@ fn slice(state: &mut State, value: &Value, args: Rest<Value>) -> Result<Value, E
         return Ok(Value::from(slice_text(text, start, stop, step)));
     }
     if !is_list(value) {
-        // Jinja2 looks the slice up as a key and finds nothing; undefined
-        // values fail, as any lookup on them does.
-        return if value.is_undefined() {
-            Err(fault("undefined value"))
-        } else {
-            Ok(Value::UNDEFINED)
-        };
+        return Err(fault("this value can't be sliced"));
     }
     let items: Vec<Value> = value.try_iter()?.collect();
     budget::charge(state, items.len())?;
@@ -226,4 +169,13 @@ fn slice_text(text: &str, start: Option<i64>, stop: Option<i64>, step: i64) -> S
     positions(characters.len(), start, stop, step)
         .filter_map(|at| characters.get(at))
         .collect()
+}
+
+/// What a `for` loop goes over: MiniJinja takes `None` for empty, Python
+/// doesn't.
+fn iterated(value: &Value) -> Result<Value, Error> {
+    if value.is_none() {
+        return Err(fault("None is not iterable"));
+    }
+    Ok(value.clone())
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use minijinja::{
-    Error, Output, State, Value,
+    AutoEscape, Error, Output, State, Value,
     value::{ObjectRepr, ValueKind},
 };
 
@@ -18,27 +18,44 @@ const MAX_DEPTH: usize = 600;
 
 /// The formatter of `{{ ... }}`.
 pub(super) fn emit(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
-    if let Some(text) = value.as_str() {
+    let escapes = !matches!(state.auto_escape(), AutoEscape::None) && !value.is_safe();
+    if value.kind() == ValueKind::String && !escapes {
+        let text = value.as_str().unwrap_or_default();
         budget::charge(state, text.len())?;
         return out.write_str(text).map_err(Error::from);
     }
-    if value.is_undefined() {
-        return Ok(());
+    let mut text = to_text(value)?;
+    if escapes {
+        text = escape(&text);
     }
-    let mut text = String::new();
-    push_str(&mut text, value)?;
     budget::charge(state, text.len())?;
     out.write_str(&text).map_err(Error::from)
 }
 
 /// Appends `str(value)`.
 pub(super) fn push_str(out: &mut String, value: &Value) -> Result<(), Error> {
-    match value.as_str() {
-        Some(text) => out.push_str(text),
-        None if value.is_undefined() => {}
-        None => push_repr(out, value, 0)?,
+    match value.kind() {
+        ValueKind::String => out.push_str(value.as_str().unwrap_or_default()),
+        ValueKind::Undefined => {}
+        _ => push_repr(out, value, 0)?,
     }
     Ok(())
+}
+
+/// `text` with the characters that HTML uses replaced, as MarkupSafe does.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + text.len() / 8);
+    for character in text.chars() {
+        match character {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&#34;"),
+            '\'' => out.push_str("&#39;"),
+            _ => out.push(character),
+        }
+    }
+    out
 }
 
 /// `str(value)`.
@@ -53,7 +70,7 @@ pub(super) fn push_repr(out: &mut String, value: &Value, depth: usize) -> Result
     if depth > MAX_DEPTH {
         return Err(fault("a printed value is nested too deeply"));
     }
-    if let Some(text) = value.as_str() {
+    if let (ValueKind::String, Some(text)) = (value.kind(), value.as_str()) {
         push_quoted(out, text);
         return Ok(());
     }

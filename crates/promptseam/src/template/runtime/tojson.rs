@@ -2,7 +2,7 @@
 
 use minijinja::{
     Error, State, Value,
-    value::{ObjectRepr, Rest, ValueKind},
+    value::{ObjectRepr, Rest, ValueKind, ValueOrKwargs},
 };
 
 use super::{
@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-pub(super) fn tojson(state: &mut State, value: &Value, args: Rest<Value>) -> Result<Value, Error> {
-    let args = Arguments::new(&args, ["ensure_ascii", "indent", "separators", "sort_keys"])?;
+pub(super) fn tojson(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let args = Arguments::new(&args.into_values(), ["ensure_ascii", "indent", "separators", "sort_keys"])?;
     let indent = match args.some(1) {
         None => None,
         Some(text) if text.as_str().is_some() => text.as_str().map(|text| Indent::Text(text.into())),

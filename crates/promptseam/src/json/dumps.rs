@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt::Write};
 
-use super::{Json, Number, push_json_float};
+use super::{Json, Number, push_json_float, scan::plain_end};
 
 /// How [`dumps`] lays out its text. The default is Python's.
 #[derive(Clone, Debug)]
@@ -202,23 +202,25 @@ impl<'o> Encoder<'o> {
     /// Writes a string in quotes, escaped.
     pub fn string(&mut self, text: &str) {
         self.out.push('"');
-        let bytes = text.as_bytes();
         let mut start = 0;
-        for (at, &byte) in bytes.iter().enumerate() {
-            let plain = match byte {
-                b'"' | b'\\' | 0..=0x1f => false,
-                0x7f => true,
-                0x20..=0x7e => true,
-                _ => !self.ensure_ascii,
-            };
-            if plain || at < start {
-                continue;
+        loop {
+            let end = self.plain_end(text.as_bytes(), start);
+            self.out.push_str(&text[start..end]);
+            if end == text.len() {
+                break;
             }
-            self.out.push_str(&text[start..at]);
-            start = at + self.escape(&text[at..]);
+            start = end + self.escape(&text[end..]);
         }
-        self.out.push_str(&text[start..]);
         self.out.push('"');
+    }
+
+    fn plain_end(&self, bytes: &[u8], start: usize) -> usize {
+        let end = plain_end(bytes, start);
+        if !self.ensure_ascii {
+            return end;
+        }
+        let wide = bytes[start..end].iter().position(|byte| !byte.is_ascii());
+        wide.map_or(end, |at| start + at)
     }
 
     /// Escapes the first character of `text` and gives its length in bytes.

@@ -1,6 +1,12 @@
 //! A compiled chat template.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use minijinja::{Environment, ErrorKind as Kind, Value};
 
@@ -38,6 +44,8 @@ pub struct ChatTemplate {
     tokens: Arc<[(&'static str, Value)]>,
     format: ContentFormat,
     developer: bool,
+    /// The length of the last rendering, to start the next one with.
+    length: AtomicUsize,
 }
 
 impl ChatTemplate {
@@ -67,6 +75,7 @@ impl ChatTemplate {
             tokens: tokens.iter().map(|(name, text)| (name, Value::from(text))).collect(),
             format: analysis::content_format(&tree),
             developer: analysis::knows_developer_role(source),
+            length: AtomicUsize::new(0),
         })
     }
 
@@ -111,11 +120,12 @@ impl ChatTemplate {
 
     fn run(&self, prepared: &Prepared, messages: &[Arc<Map>], now: Now) -> Result<String> {
         let context = Context::new(messages, prepared.shared_arguments(), self.tokens.clone(), now);
-        let mut out = Bounded(Vec::new());
+        let mut out = Bounded(Vec::with_capacity(self.length.load(Ordering::Relaxed) + 1024));
         let template = self.environment.get_template(NAME).map_err(|e| failure(&e))?;
         template
             .render_captured_to(Value::from_object(context), &mut out)
             .map_err(|error| failure(&error))?;
+        self.length.store(out.0.len(), Ordering::Relaxed);
         String::from_utf8(out.0)
             .map_err(|_| Error::new(ErrorKind::Internal, "a template gave invalid UTF-8"))
     }

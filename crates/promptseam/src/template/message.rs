@@ -6,7 +6,7 @@
 //! more fields set wins, OpenAI's on a tie. The two differ in which content
 //! parts they allow, so the choice decides whether a message is accepted.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::{
     data::{Data, Key, Map},
@@ -69,15 +69,14 @@ const BILLING_HEADER: &str = "x-anthropic-billing-header";
 
 impl Message {
     pub(super) fn parse(at: usize, message: &Json<'_>) -> Result<Self> {
-        let path = format!("messages[{at}]");
         let object = message
             .as_object()
-            .ok_or_else(|| invalid(&path, "must be an object"))?;
+            .ok_or_else(|| invalid(&format!("messages[{at}]"), "must be an object"))?;
         let role = object
             .get("role")
             .and_then(Json::as_str)
-            .ok_or_else(|| invalid(&format!("{path}.role"), "must be a string"))?;
-        Source { path: &path, object, role }.read()
+            .ok_or_else(|| invalid(&format!("messages[{at}].role"), "must be a string"))?;
+        Source { at, object, role }.read()
     }
 
     /// The message as a template gets it.
@@ -119,6 +118,16 @@ impl Message {
     }
 }
 
+/// The role as shared text; the usual ones are not allocated.
+fn shared_role(role: &str) -> Arc<str> {
+    static USUAL: LazyLock<[Arc<str>; 4]> =
+        LazyLock::new(|| ["user", "assistant", "tool", "system"].map(Into::into));
+    match USUAL.iter().find(|usual| &***usual == role) {
+        Some(usual) => usual.clone(),
+        None => role.into(),
+    }
+}
+
 /// The texts with line feeds between; one text is shared, not copied.
 fn join<'a>(mut texts: impl Iterator<Item = &'a Arc<str>> + Clone) -> Data {
     let rest = texts.clone().nth(1).is_some();
@@ -138,7 +147,7 @@ fn join<'a>(mut texts: impl Iterator<Item = &'a Arc<str>> + Clone) -> Data {
 
 impl Part {
     fn text(&self) -> &Arc<str> {
-        static EMPTY: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| "".into());
+        static EMPTY: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
         match self {
             Self::Text { text, .. } => text,
             Self::ToolReference(Some(name)) => name,
@@ -166,7 +175,7 @@ impl Part {
 
 /// A message as it came.
 struct Source<'m, 'a> {
-    path: &'m str,
+    at: usize,
     object: &'m Object<'a>,
     role: &'m str,
 }
@@ -177,7 +186,7 @@ impl<'m, 'a> Source<'m, 'a> {
     }
 
     fn misfit(&self, (field, what): Misfit) -> Error {
-        invalid(&format!("{}.{field}", self.path), what)
+        invalid(&format!("messages[{}].{field}", self.at), what)
     }
 
     fn read(&self) -> Result<Message> {
@@ -192,7 +201,7 @@ impl<'m, 'a> Source<'m, 'a> {
         };
         let assistant = self.role == "assistant";
         Ok(Message {
-            role: self.role.into(),
+            role: shared_role(self.role),
             content: self.content(general_wins)?,
             tool_calls: match calls {
                 Some(calls) if assistant => self.function_calls(calls)?,
@@ -242,13 +251,13 @@ impl<'m, 'a> Source<'m, 'a> {
 
     fn function_calls(&self, calls: &[Json<'a>]) -> Result<Vec<Data>> {
         let read = |(at, call): (usize, &Json<'a>)| {
-            let path = format!("{}.tool_calls[{at}]", self.path);
+            let path = || format!("messages[{}].tool_calls[{at}]", self.at);
             match call.as_object() {
                 Some(object) if tools::is_function_call(call) => {
-                    tools::function_call(&path, object)
+                    tools::function_call(path, object)
                 }
                 _ => Err(invalid(
-                    &path,
+                    &path(),
                     "must be a function call: id, type \"function\", function.name and \
                      function.arguments, all strings",
                 )),
@@ -365,7 +374,7 @@ impl<'m, 'a> Source<'m, 'a> {
     }
 
     fn bad_part(&self, at: usize, part: &Json<'_>) -> Error {
-        let path = format!("{}.content[{at}]", self.path);
+        let path = format!("messages[{}].content[{at}]", self.at);
         if is_media(part) {
             return Error::new(
                 ErrorKind::UnsupportedContent,

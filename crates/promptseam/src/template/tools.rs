@@ -90,15 +90,15 @@ pub(super) fn is_function_call(call: &Json<'_>) -> bool {
 
 /// A function call with its arguments parsed. Arguments that are not a JSON
 /// object become an empty one.
-pub(super) fn function_call(path: &str, call: &Object<'_>) -> Result<Data> {
+pub(super) fn function_call(path: impl Fn() -> String, call: &Object<'_>) -> Result<Data> {
     let function = call.get("function").and_then(Json::as_object);
-    let function = function.ok_or_else(|| invalid(path, "is not a function call"))?;
+    let function = function.ok_or_else(|| invalid(&path(), "is not a function call"))?;
     let arguments = function.get("arguments").and_then(Json::as_str).unwrap_or_default();
     let arguments = match json::parse_str(arguments) {
         Ok(Json::Object(object)) => Map::from_json(&object),
         Ok(_) => Map::default(),
         Err(error) if error.kind() == ErrorKind::InvalidUnicode || json::is_over_limit(&error) => {
-            let at = format!("{path}.function.arguments");
+            let at = format!("{}.function.arguments", path());
             return Err(crate::error::Error::new(
                 error.kind(),
                 format!("{at}: {}", error.message()),

@@ -7,7 +7,10 @@ use minijinja::{
 
 use super::{
     arguments::{Arguments, integer},
-    budget, fault, methods, print, printf, text,
+    budget, fault, methods,
+    objects::BigInt,
+    predicates::is_big,
+    print, printf, text,
     tojson::tojson,
 };
 
@@ -42,7 +45,7 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_filter("attr", attr);
     environment.add_filter("abs", abs);
     for name in ["e", "escape", "forceescape"] {
-        environment.add_filter(name, |value: &Value| {
+        environment.add_filter(name, move |value: &Value| {
             if value.is_safe() && name != "forceescape" {
                 return Ok(value.clone());
             }
@@ -150,6 +153,7 @@ fn int(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     match value.kind() {
         ValueKind::Number => Ok(value.clone()),
         ValueKind::Bool => integer(value).map(Value::from),
+        _ if is_big(value) => Ok(value.clone()),
         _ => Ok(default()),
     }
 }
@@ -195,6 +199,7 @@ fn float(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
         ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
         ValueKind::Number => f64::try_from(value.clone()).ok(),
         ValueKind::Undefined => return Err(fault("undefined value")),
+        _ if is_big(value) => parse_float(&print::to_text(value)?),
         _ => None,
     };
     Ok(match parsed {
@@ -212,6 +217,9 @@ fn round(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let args = Arguments::new(&args.into_values(), ["precision", "method"])?;
     let precision = i32::try_from(args.optional_integer(0)?.unwrap_or(0)).unwrap_or(0);
     let method = args.optional_text(1)?.unwrap_or("common");
+    if is_big(value) && precision >= 0 {
+        return Ok(value.clone());
+    }
     let integer_in = print::float(value).is_none();
     let number = match value.kind() {
         ValueKind::Number => f64::try_from(value.clone()).map_err(|_| fault("number out of range"))?,
@@ -382,6 +390,9 @@ fn abs(value: &Value) -> Result<Value, Error> {
         let number = i128::try_from(value.clone()).ok().and_then(i128::checked_abs);
         let number = number.ok_or_else(|| fault("integer out of range"))?;
         return Ok(i64::try_from(number).map_or_else(|_| Value::from(number), Value::from));
+    }
+    if let Some(BigInt(text)) = value.downcast_object_ref() {
+        return Ok(Value::from_object(BigInt(text.trim_start_matches('-').into())));
     }
     integer(value).map(|number| Value::from(number.abs()))
 }

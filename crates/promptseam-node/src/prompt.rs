@@ -1,0 +1,221 @@
+//! The native side of `Prompt`.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use napi::{
+    Env,
+    bindgen_prelude::{Buffer, BufferSlice, Either, Uint32Array, Uint8Array},
+};
+use napi_derive::napi;
+use promptseam::prompt::{Fingerprint, Prompt, read_answer, write_ids};
+
+use crate::outcome::{Failure, Outcome, guarded};
+
+/// Bytes that live prompts have told V8 of, for the next report.
+static UNREPORTED: AtomicI64 = AtomicI64::new(0);
+
+/// Tells V8 of native memory. Changes made off the main thread wait in
+/// [`UNREPORTED`] for the next call.
+pub(crate) fn report_memory(env: &Env) {
+    let change = UNREPORTED.swap(0, Ordering::Relaxed);
+    if change != 0 {
+        // V8 only uses it to pace collections; there is nothing to do if it fails.
+        let _ = env.adjust_external_memory(change);
+    }
+}
+
+/// A handle to a prompt.
+#[napi]
+pub struct NativePrompt {
+    prompt: Option<Prompt>,
+    bytes: i64,
+}
+
+/// How two prompts differ; see `Prompt.diff`.
+#[napi(object)]
+pub struct NativeDiff {
+    pub common_prefix: u32,
+    pub boundary: u32,
+    pub removed: u32,
+    pub appended: u32,
+}
+
+/// One answer without its id lists; see `readEvent`.
+#[napi]
+pub struct NativeAnswer {
+    json: String,
+    prompt: Option<NativePrompt>,
+    choices: Vec<Option<Vec<u32>>>,
+}
+
+impl NativePrompt {
+    pub(crate) fn new(prompt: Prompt) -> Self {
+        let bytes = i64::try_from(prompt.unshared_bytes()).unwrap_or(i64::MAX);
+        UNREPORTED.fetch_add(bytes, Ordering::Relaxed);
+        Self {
+            prompt: Some(prompt),
+            bytes,
+        }
+    }
+
+    pub(crate) fn get(&self) -> Result<&Prompt, Failure> {
+        self.prompt.as_ref().ok_or_else(|| Failure::closed("prompt"))
+    }
+}
+
+impl Drop for NativePrompt {
+    fn drop(&mut self) {
+        UNREPORTED.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[napi]
+impl NativePrompt {
+    #[napi(factory)]
+    pub fn from_ids(env: Env, ids: Uint32Array) -> Self {
+        let native = Self::new(Prompt::from_ids(&ids));
+        report_memory(&env);
+        native
+    }
+
+    #[napi]
+    pub fn continued(&self, keep: u32, ids: Uint32Array) -> Outcome<NativePrompt> {
+        guarded(|| Ok(Self::new(self.get()?.continued(keep as usize, &ids))))
+    }
+
+    /// [length, reused]
+    #[napi]
+    pub fn lengths(&self) -> Outcome<(u32, u32)> {
+        guarded(|| {
+            let prompt = self.get()?;
+            Ok((prompt.len() as u32, prompt.reused() as u32))
+        })
+    }
+
+    #[napi]
+    pub fn token_ids(&self) -> Outcome<Uint32Array> {
+        guarded(|| Ok(Uint32Array::new(self.get()?.to_vec())))
+    }
+
+    #[napi]
+    pub fn boundaries(&self) -> Outcome<Uint32Array> {
+        guarded(|| {
+            let boundaries = self.get()?.boundaries();
+            Ok(boundaries.into_iter().map(|at| at as u32).collect::<Vec<_>>().into())
+        })
+    }
+
+    #[napi]
+    pub fn fingerprint(&self, tokens: u32) -> Outcome<String> {
+        guarded(|| Ok(self.get()?.fingerprint(tokens as usize).to_string()))
+    }
+
+    #[napi]
+    pub fn has_prefix(&self, fingerprint: String, tokens: u32) -> Outcome<bool> {
+        guarded(|| {
+            let fingerprint = u128::from_str_radix(&fingerprint, 16).map_err(|_| {
+                Failure::new(
+                    "PS_INVALID_ARGUMENT",
+                    "A fingerprint is a string of 32 hexadecimal digits.",
+                )
+            })?;
+            Ok(self
+                .get()?
+                .has_prefix(Fingerprint(fingerprint), tokens as usize))
+        })
+    }
+
+    #[napi]
+    pub fn diff(&self, later: &NativePrompt) -> Outcome<NativeDiff> {
+        guarded(|| {
+            let diff = self.get()?.diff(later.get()?);
+            Ok(NativeDiff {
+                common_prefix: diff.common_prefix as u32,
+                boundary: diff.boundary as u32,
+                removed: diff.removed as u32,
+                appended: diff.appended as u32,
+            })
+        })
+    }
+
+    #[napi]
+    pub fn equals(&self, other: &NativePrompt) -> Outcome<bool> {
+        guarded(|| Ok(self.get()? == other.get()?))
+    }
+
+    /// `before`, the ids as a JSON array, and `after`, as one buffer.
+    #[napi]
+    pub fn write_json(
+        &self,
+        before: Either<String, Uint8Array>,
+        after: Either<String, Uint8Array>,
+    ) -> Outcome<Buffer> {
+        guarded(|| {
+            let prompt = self.get()?;
+            let (before, after) = (bytes_of(&before), bytes_of(&after));
+            let mut body = Vec::with_capacity(before.len() + after.len() + 7 * prompt.len() + 2);
+            body.extend_from_slice(before);
+            write_ids(&prompt.to_vec(), &mut body);
+            body.extend_from_slice(after);
+            Ok(Buffer::from(body))
+        })
+    }
+
+    /// Heap bytes of the whole prompt, what it shares included.
+    #[napi]
+    pub fn bytes(&self) -> Outcome<f64> {
+        guarded(|| Ok(self.get()?.bytes() as f64))
+    }
+
+    /// Lets go of the ids now rather than at the next collection.
+    #[napi]
+    pub fn close(&mut self, env: Env) {
+        self.prompt = None;
+        UNREPORTED.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+        report_memory(&env);
+    }
+}
+
+fn bytes_of(part: &Either<String, Uint8Array>) -> &[u8] {
+    match part {
+        Either::A(text) => text.as_bytes(),
+        Either::B(bytes) => bytes,
+    }
+}
+
+#[napi]
+impl NativeAnswer {
+    /// The JSON with null where the lists were.
+    #[napi(getter)]
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+
+    /// Takes the prompt's ids out, once.
+    #[napi]
+    pub fn take_prompt(&mut self) -> Option<NativePrompt> {
+        self.prompt.take()
+    }
+
+    /// Takes the ids of each choice out, once.
+    #[napi]
+    pub fn take_choices(&mut self) -> Vec<Option<Uint32Array>> {
+        std::mem::take(&mut self.choices)
+            .into_iter()
+            .map(|ids| ids.map(Uint32Array::new))
+            .collect()
+    }
+}
+
+/// Takes the id lists out of one event or answer of a server.
+#[napi]
+pub fn read_event(data: BufferSlice) -> Outcome<NativeAnswer> {
+    guarded(|| {
+        let answer = read_answer(&data)?;
+        Ok(NativeAnswer {
+            json: answer.json,
+            prompt: answer.prompt.map(|ids| NativePrompt::new(Prompt::from_ids(&ids))),
+            choices: answer.choices,
+        })
+    })
+}

@@ -1,0 +1,134 @@
+type Outcome<T> = Failure | T
+
+
+/**
+ * Which binding artifact the generated loader actually loaded: `'native'` for
+ * a native addon, otherwise the `platformArchABI` of the WASI flavor. Every
+ * flavor napi-rs can build is listed, because `NAPI_RS_NATIVE_LIBRARY_PATH`
+ * can point the loader at a WASI artifact this package does not build itself.
+ */
+export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
+
+/** One answer without its id lists; see `readEvent`. */
+export declare class NativeAnswer {
+  /** The JSON with null where the lists were. */
+  get json(): string
+  /** Takes the prompt's ids out, once. */
+  takePrompt(): NativePrompt | null
+  /** Takes the ids of each choice out, once. */
+  takeChoices(): Array<Uint32Array | undefined | null>
+}
+
+/** Cancels calls it was given to, before and between their stages. */
+export declare class NativeCancel {
+  constructor()
+  cancel(): void
+}
+
+/** Decodes ids as they arrive; see `Model.decodeStream`. */
+export declare class NativeDecodeStream {
+  push(ids: Uint32Array): Outcome<string>
+  finish(): Outcome<string>
+}
+
+/** A handle to a loaded model. */
+export declare class NativeModel {
+  /** Loads a model on a thread of its own. */
+  static load(source: NativeSource): Promise<Failure | NativeModel>
+  info(): Outcome<NativeInfo>
+  render(body: Buffer, options: NativeRender, previous?: NativePrompt | undefined | null, cancel?: NativeCancel | undefined | null): Promise<Failure | NativePrompt>
+  renderText(body: Buffer, options: NativeRender, cancel?: NativeCancel | undefined | null): Promise<Failure | string>
+  encode(text: string, recognize: boolean, cancel?: NativeCancel | undefined | null): Promise<Failure | Uint32Array>
+  decode(ids: Uint32Array, skipSpecial: boolean): Outcome<string>
+  decodePrompt(prompt: NativePrompt, skipSpecial: boolean): Outcome<string>
+  decodeStream(skipSpecial: boolean): Outcome<NativeDecodeStream>
+  tokenToId(token: string): Outcome<number | undefined | null>
+  idToToken(id: number): Outcome<string | undefined | null>
+  /** Ends the pool and lets go of the model; calls under way still answer. */
+  close(): void
+}
+
+/** A handle to a prompt. */
+export declare class NativePrompt {
+  static fromIds(ids: Uint32Array): NativePrompt
+  continued(keep: number, ids: Uint32Array): Outcome<NativePrompt>
+  /** [length, reused] */
+  lengths(): Outcome<[number, number]>
+  tokenIds(): Outcome<Uint32Array>
+  boundaries(): Outcome<Uint32Array>
+  fingerprint(tokens: number): Outcome<string>
+  hasPrefix(fingerprint: string, tokens: number): Outcome<boolean>
+  diff(later: NativePrompt): Outcome<NativeDiff>
+  equals(other: NativePrompt): Outcome<boolean>
+  /** `before`, the ids as a JSON array, and `after`, as one buffer. */
+  writeJson(before: string | Uint8Array, after: string | Uint8Array): Outcome<Buffer>
+  /** Heap bytes of the whole prompt, what it shares included. */
+  bytes(): Outcome<number>
+  /** Lets go of the ids now rather than at the next collection. */
+  close(): void
+}
+
+/** A failed call. */
+export interface Failure {
+  /** The stable code, `PS_...`. */
+  failed: string
+  /** The message for people. */
+  message: string
+  /** What caused it. */
+  cause?: string
+}
+
+/** An added token and what the boundary proof says of it. */
+export interface NativeBoundary {
+  id: number
+  content: string
+  safe: boolean
+  reason?: string
+  because?: string
+}
+
+/** How two prompts differ; see `Prompt.diff`. */
+export interface NativeDiff {
+  commonPrefix: number
+  boundary: number
+  removed: number
+  appended: number
+}
+
+/** What a model is like; see `Model.info`. */
+export interface NativeInfo {
+  engine: string
+  fallback?: string
+  vocabSize: number
+  idLimit: number
+  maxModelLength?: number
+  stopTokenIds: Array<number>
+  hasChatTemplate: boolean
+  boundaries: Array<NativeBoundary>
+}
+
+/** How to render; see `Model.render`. */
+export interface NativeRender {
+  unixMillis: number
+  utcOffsetMinutes: number
+}
+
+/** Where a model is and how to load it; see `Model.load`. */
+export interface NativeSource {
+  /** A folder, or a name in the Hugging Face cache. */
+  name?: string
+  tokenizer?: string
+  tokenizerConfig?: string
+  chatTemplateFile?: string
+  config?: string
+  generationConfig?: string
+  /** A template's source. */
+  chatTemplate?: string
+  maxModelLength?: number
+  maxBytes: number
+  threads: number
+  queueLimit: number
+}
+
+/** Takes the id lists out of one event or answer of a server. */
+export declare function readEvent(data: Buffer): Outcome<NativeAnswer>

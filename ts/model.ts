@@ -184,7 +184,10 @@ export class Model {
   }
 
   /** The text that the chat template makes of a request. Fails as {@link render}. */
-  async renderText(request: ChatRequest | Uint8Array, options: Omit<RenderOptions, "previous"> = {}): Promise<string> {
+  async renderText(
+    request: ChatRequest | Uint8Array,
+    options: Omit<RenderOptions, "previous"> = {},
+  ): Promise<string> {
     const body = bodyOf(request);
     return cancellable(options.signal, (cancel) => this.#native.renderText(body, clock(options.now), cancel));
   }
@@ -206,11 +209,17 @@ export class Model {
     if (special !== "recognize" && special !== "text") {
       throw new PromptseamError("PS_INVALID_ARGUMENT", 'special must be "recognize" or "text".');
     }
-    if (typeof text !== "string") throw new PromptseamError("PS_INVALID_ARGUMENT", "The text must be a string.");
+    if (typeof text !== "string")
+      throw new PromptseamError("PS_INVALID_ARGUMENT", "The text must be a string.");
     if (!text.isWellFormed()) {
-      throw new PromptseamError("PS_INVALID_UNICODE", "The text holds a lone surrogate; repair it with toWellFormed().");
+      throw new PromptseamError(
+        "PS_INVALID_UNICODE",
+        "The text holds a lone surrogate; repair it with toWellFormed().",
+      );
     }
-    return cancellable(options.signal, (cancel) => this.#native.encode(text, special === "recognize", cancel));
+    return cancellable(options.signal, (cancel) =>
+      this.#native.encode(text, special === "recognize", cancel),
+    );
   }
 
   /**

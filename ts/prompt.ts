@@ -139,11 +139,17 @@ export function readEvent(data: Uint8Array): Answer {
 export function idArray(ids: Uint32Array | readonly number[]): Uint32Array {
   if (ids instanceof Uint32Array) return ids;
   if (!Array.isArray(ids)) {
-    throw new PromptseamError("PS_INVALID_ARGUMENT", "Token ids must be a Uint32Array or an array of numbers.");
+    throw new PromptseamError(
+      "PS_INVALID_ARGUMENT",
+      "Token ids must be a Uint32Array or an array of numbers.",
+    );
   }
   const at = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id > 0xffff_ffff);
   if (at !== -1) {
-    throw new PromptseamError("PS_INVALID_TOKEN_ID", `The element at position ${at} is not a token id (an unsigned 32-bit integer).`);
+    throw new PromptseamError(
+      "PS_INVALID_TOKEN_ID",
+      `The element at position ${at} is not a token id (an unsigned 32-bit integer).`,
+    );
   }
   return Uint32Array.from(ids);
 }

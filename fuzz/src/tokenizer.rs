@@ -16,6 +16,9 @@ use promptseam_fixtures::{FAMILIES, Rng, golden, tokenizer_json};
 
 /// A text is long from this many ids on.
 const LONG: usize = 20_000;
+/// Texts of one family in a row, and how many of them are long.
+const RUN: u64 = 1_024;
+const LONG_PER_RUN: u64 = 2;
 
 struct Options {
     seconds: u64,
@@ -70,9 +73,10 @@ fn main() -> ExitCode {
                 {
                     let number = round * threads as u64 + worker as u64;
                     let seed = options.seed.wrapping_mul(1 << 40).wrapping_add(number);
-                    let pair = &pairs[(number % pairs.len() as u64) as usize];
-                    // Long texts keep a fixed share of the time, first thing.
-                    let long = round % 768 < 2 * pairs.len() as u64 && round / 768 < 40;
+                    // fastokens keeps a cache of 16 MiB per thread and model, and
+                    // only a few of them: many texts before the next family.
+                    let pair = &pairs[(round / RUN) as usize % pairs.len()];
+                    let long = round % RUN < LONG_PER_RUN;
                     try_one(pair, words, seed, long, counts);
                     round += 1;
                     if worker == 0 && round % 8192 == 0 && !options.json {
@@ -136,12 +140,8 @@ fn load(family: &'static str) -> Pair {
         Tokenizer::load(&json, options).unwrap_or_else(|e| panic!("{family}: {e}"))
     };
     let fast = load(false);
-    assert_eq!(
-        fast.engine(),
-        EngineKind::Fast,
-        "{family}: {:?}",
-        fast.fallback()
-    );
+    // Comparing the reference with itself would prove nothing.
+    assert_ne!(fast.engine(), EngineKind::Reference, "{family}: {:?}", fast.fallback());
     let literals = fast.added_tokens().iter().map(|t| t.content.clone()).collect();
     let safe = fast.boundaries().safe().map(|t| t.content.clone()).collect();
     Pair {

@@ -24,7 +24,7 @@ pub const MAX_OUTPUT: usize = 64 << 20;
 
 /// The most instructions one rendering may run. A history of 10,000 messages
 /// takes about a million.
-pub const MAX_FUEL: u64 = 50_000_000;
+pub const MAX_FUEL: u64 = 20_000_000;
 
 const NAME: &str = "chat_template";
 /// What transformers appends to a final message to find its end again.

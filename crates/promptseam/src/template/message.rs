@@ -37,6 +37,9 @@ pub(super) struct Message {
 enum Part {
     Text { text: Arc<str>, extra: Vec<(Key, Data)> },
     ToolReference(Option<Arc<str>>),
+    /// A text that is empty and no string: only seen by templates that get
+    /// parts.
+    Hollow { text: Data, extra: Vec<(Key, Data)> },
 }
 
 /// How a template wants a message's content.
@@ -151,26 +154,27 @@ impl Part {
         match self {
             Self::Text { text, .. } => text,
             Self::ToolReference(Some(name)) => name,
-            Self::ToolReference(None) => &EMPTY,
+            Self::ToolReference(None) | Self::Hollow { .. } => &EMPTY,
         }
     }
 
     fn prepare(&self) -> Data {
         match self {
-            Self::Text { text, extra } => {
-                let mut entries: Vec<(Key, Data)> = vec![
-                    ("type".into(), Data::str("text")),
-                    ("text".into(), Data::Str(text.clone())),
-                ];
-                entries.extend(extra.iter().cloned());
-                Data::map(entries)
-            }
+            Self::Text { text, extra } => text_part(Data::Str(text.clone()), extra),
+            Self::Hollow { text, extra } => text_part(text.clone(), extra),
             Self::ToolReference(name) => Data::map(vec![
                 ("type".into(), Data::str("tool_reference")),
                 ("name".into(), name.clone().map_or(Data::Null, Data::Str)),
             ]),
         }
     }
+}
+
+fn text_part(text: Data, extra: &[(Key, Data)]) -> Data {
+    let mut entries: Vec<(Key, Data)> =
+        vec![("type".into(), Data::str("text")), ("text".into(), text)];
+    entries.extend(extra.iter().cloned());
+    Data::map(entries)
 }
 
 /// A message as it came.
@@ -234,16 +238,15 @@ impl<'m, 'a> Source<'m, 'a> {
         given("reasoning").or_else(|| given("reasoning_content"))
     }
 
-    /// The calls as a list. Other things that Python can iterate are no valid
-    /// calls unless they are empty.
+    /// The calls as a list. vLLM makes lists of other things that Python can
+    /// iterate; their items are strings, so no valid calls.
     fn tool_calls(&self) -> Result<Option<&'m [Json<'a>]>> {
+        const NO_CALLS: &[Json<'_>] = &[Json::Null];
         match self.get("tool_calls") {
             None | Some(Json::Null) => Ok(None),
             Some(Json::Array(calls)) => Ok(Some(calls)),
-            Some(value @ (Json::Object(_) | Json::String(_)))
-                if !value.is_truthy() || self.role != "assistant" =>
-            {
-                Ok(Some(&[]))
+            Some(value @ (Json::Object(_) | Json::String(_))) => {
+                Ok(Some(if value.is_truthy() { NO_CALLS } else { &[] }))
             }
             Some(_) => Err(self.misfit(("tool_calls", "must be a list of calls"))),
         }
@@ -327,15 +330,14 @@ impl<'m, 'a> Source<'m, 'a> {
             }
             Some(_) => return Err(("content", "must be a string or a list of parts")),
         }
-        let mut optional = |field: &'static str, null: bool| match self.get(field) {
-            None => Ok(()),
-            Some(Json::String(_)) => Ok(fields += 1),
-            Some(Json::Null) if null => Ok(fields += 1),
-            Some(_) => Err((field, "must be a string")),
-        };
-        optional("name", false)?;
-        optional("tool_call_id", true)?;
-        optional("task", true)?;
+        for (field, nullable) in [("name", false), ("tool_call_id", true), ("task", true)] {
+            match self.get(field) {
+                None => {}
+                Some(Json::String(_)) => fields += 1,
+                Some(Json::Null) if nullable => fields += 1,
+                Some(_) => return Err((field, "must be a string")),
+            }
+        }
         match self.get("reasoning").or(self.reasoning()) {
             None => {}
             Some(Json::Null | Json::String(_)) => fields += 1,
@@ -413,43 +415,51 @@ impl<'m, 'a> Source<'m, 'a> {
 
     /// Whether the type of this role allows `part`.
     fn role_allows(&self, part: &Json<'_>) -> bool {
-        let kind = part.as_object().and_then(|part| part.get("type")).and_then(Json::as_str);
-        match kind {
-            Some("text") => part_fields(part).is_some(),
-            Some("refusal") => self.role == "assistant" && part_fields(part).is_some(),
-            _ => false,
-        }
+        let Some(object) = part.as_object() else {
+            return false;
+        };
+        let kind = object.get("type").and_then(Json::as_str);
+        let allowed = kind == Some("text") || kind == Some("refusal") && self.role == "assistant";
+        allowed && typed_fields(object).is_some()
     }
 
     fn object_part(&self, at: usize, part: &Json<'_>, object: &Object<'_>) -> Result<Option<Part>> {
-        let text = |field| object.get(field).and_then(Json::as_str);
-        let reference = || Part::ToolReference(text("name").map(Into::into));
-        let untyped = object.get("uuid").is_some_and(|uuid| !uuid.is_null())
-            || object.get("type").is_none_or(Json::is_null);
-        if untyped {
+        let bad = || self.bad_part(at, part);
+        let reference = || match object.get("name") {
+            None | Some(Json::Null) => Ok(Some(Part::ToolReference(None))),
+            Some(Json::String(name)) => Ok(Some(Part::ToolReference(Some(name.as_ref().into())))),
+            Some(_) => Err(bad()),
+        };
+        let given = |field| object.get(field).filter(|value| !value.is_null());
+        if given("uuid").is_some() || given("type").is_none() {
             return match object.contains_key("tool_reference") && !has_media_field(object) {
-                true => Ok(Some(reference())),
-                false => Err(self.bad_part(at, part)),
+                true => reference(),
+                false => Err(bad()),
             };
         }
-        let kind = text("type").unwrap_or_default();
-        let text = match kind {
-            "tool_reference" => return Ok(Some(reference())),
-            "text" => text("text"),
-            "refusal" => text("refusal"),
-            "thinking" => text("thinking"),
-            _ => None,
+        let text = match object.get("type").and_then(Json::as_str) {
+            Some("tool_reference") => return reference(),
+            Some("text" | "input_text" | "output_text") => given("text"),
+            Some("refusal") => given("refusal"),
+            Some("thinking") => given("thinking"),
+            _ => return Err(bad()),
         };
-        let text = text.ok_or_else(|| self.bad_part(at, part))?;
-        let extra = object
+        let kind = object.get("type").and_then(Json::as_str);
+        let extra: Vec<_> = object
             .iter()
             .filter(|(key, _)| !PART_FIELDS.contains(key))
             .map(|(key, value)| (Arc::<str>::from(key).into(), Data::from_json(value)))
             .collect();
-        Ok(match kind {
-            "text" => self.text_part(text, extra),
-            _ => Some(Part::Text { text: text.into(), extra }),
-        })
+        match text {
+            Some(Json::String(text)) if kind == Some("text") => Ok(self.text_part(text, extra)),
+            Some(Json::String(text)) => Ok(Some(Part::Text { text: text.as_ref().into(), extra })),
+            None if matches!(kind, Some("text" | "refusal")) => Ok(None),
+            None => Ok(Some(Part::Hollow { text: Data::Null, extra })),
+            Some(value) if !value.is_truthy() => {
+                Ok(Some(Part::Hollow { text: Data::from_json(value), extra }))
+            }
+            Some(_) => Err(bad()),
+        }
     }
 
     /// A text, less the billing header of a system message.
@@ -465,13 +475,22 @@ impl<'m, 'a> Source<'m, 'a> {
     }
 }
 
-/// How many fields a part sets in the catch-all type's union, if it fits.
+/// How many fields a part sets in the catch-all type's union, if it fits. Some
+/// of the union's types have no required field, so every object fits one.
 fn part_fields(part: &Json<'_>) -> Option<usize> {
-    let object = match part {
-        Json::String(_) => return Some(0),
-        Json::Object(object) => object,
-        _ => return None,
-    };
+    match part {
+        Json::String(_) => Some(0),
+        Json::Object(object) => {
+            let uuid = object.get("uuid");
+            let loose = uuid.is_some_and(|uuid| uuid.is_null() || uuid.as_str().is_some());
+            Some(typed_fields(object).unwrap_or(0).max(usize::from(loose)))
+        }
+        _ => None,
+    }
+}
+
+/// As [`part_fields`], for the types that ask for something.
+fn typed_fields(object: &Object<'_>) -> Option<usize> {
     let text = |field| object.get(field).is_some_and(|value| value.as_str().is_some());
     let kind = match object.get("type") {
         None => "tool_reference",
@@ -492,7 +511,7 @@ fn part_fields(part: &Json<'_>) -> Option<usize> {
             None => Some(2),
             Some(closed) => lax_bool(closed).map(|_| 3),
         },
-        "tool_reference" if !has_media_field(object) && (text("name") || !object.contains_key("name")) => {
+        "tool_reference" if text("name") || !object.contains_key("name") => {
             let set = |field| usize::from(object.contains_key(field));
             Some(set("type") + set("name"))
         }

@@ -17,6 +17,8 @@ mod rewrite;
 mod runtime;
 mod set;
 mod syntax;
+#[cfg(test)]
+mod tests;
 mod tools;
 
 pub use chat_template::{ChatTemplate, MAX_FUEL, MAX_OUTPUT};

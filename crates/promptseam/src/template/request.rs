@@ -246,7 +246,8 @@ fn arguments(body: &Object<'_>, tools: Option<Data>) -> Result<Arguments> {
         None | Some(Json::Null) => {}
         Some(Json::Object(kwargs)) => {
             thinking_given = kwargs.contains_key("enable_thinking");
-            for (name, value) in kwargs.iter() {
+            let given = kwargs.iter().filter(|(name, _)| *name != "documents" || documents.is_none());
+            for (name, value) in given {
                 template_argument(&mut arguments, &mut named, name, value)?;
             }
         }
@@ -277,6 +278,16 @@ fn template_argument(
     if value.is_null() || value.as_str() == Some("auto") {
         return Ok(());
     }
+    // transformers goes over tools and documents and insists on objects; what
+    // is empty passes, whatever it is.
+    let hollow = matches!(value, Json::Object(_) | Json::String(_)) && !value.is_truthy();
+    let objects = || match value.as_array() {
+        Some(items) if items.iter().all(|item| item.as_object().is_some()) => {
+            Ok(Data::from_json(value))
+        }
+        None if hollow => Ok(Data::from_json(value)),
+        _ => Err(invalid(&path(), "must be a list of objects")),
+    };
     match name {
         "chat_template" => return Err(untrusted_template("chat_template_kwargs.chat_template")),
         "add_generation_prompt" | "continue_final_message" => {}
@@ -284,18 +295,8 @@ fn template_argument(
         "return_assistant_tokens_mask" => {
             return Err(invalid(&path(), "is not supported"));
         }
-        "tools" => match value.as_array() {
-            Some(items) if items.iter().all(|item| item.as_object().is_some()) => {
-                arguments.tools = Some(Data::from_json(value));
-            }
-            _ => return Err(invalid(&path(), "must be a list of objects")),
-        },
-        "documents" => match value.as_array() {
-            Some(items) if items.iter().all(|item| item.as_object().is_some()) => {
-                arguments.documents = Some(Data::from_json(value));
-            }
-            _ => return Err(invalid(&path(), "must be a list of objects")),
-        },
+        "tools" => arguments.tools = Some(if hollow { Data::list(Vec::new()) } else { objects()? }),
+        "documents" => arguments.documents = Some(objects()?),
         _ if CONSUMED.contains(&name) || GLOBALS.contains(&name) => {}
         _ if COLLIDING.contains(&name) => {
             return Err(invalid(&path(), "is a name vLLM uses itself"));

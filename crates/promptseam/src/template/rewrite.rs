@@ -60,7 +60,7 @@ pub(super) fn operators(source: &str, tree: &Stmt<'_>) -> Result<String, Error> 
 }
 
 /// Collects the parts of `expr` whose value is printed and not used otherwise.
-fn only_printed<'t, 'a>(expr: &'t Expr<'a>, found: &mut Vec<*const Expr<'a>>) {
+fn only_printed<'a>(expr: &Expr<'a>, found: &mut Vec<*const Expr<'a>>) {
     found.push(std::ptr::from_ref(expr));
     match expr {
         Expr::BinOp(node) if matches!(node.op, BinOpKind::Add) => {

@@ -13,6 +13,7 @@
 
 mod battery;
 mod boundary;
+mod byte_level;
 mod decode_stream;
 mod definition;
 mod engine;
@@ -51,6 +52,8 @@ pub struct Tokenizer {
     /// The literal that an [anchored](BoundaryProof::anchored) piece is encoded after.
     anchor: Option<String>,
     added: Vec<AddedToken>,
+    /// The decoder is GPT-2's byte-level one.
+    byte_level: bool,
     /// Ids from 0 up to here may be given to this model.
     id_limit: u32,
     digest: [u8; 32],
@@ -99,6 +102,7 @@ impl Tokenizer {
             .then(|| proof.safe().next().map(|token| token.content.clone()))
             .flatten();
 
+        let byte_level = json["decoder"]["type"] == "ByteLevel";
         let unfit = match (options.reference_only, definition::model_kind_of(&json)) {
             (true, _) => Some("the reference was asked for".to_owned()),
             (false, "BPE") => None,
@@ -145,6 +149,7 @@ impl Tokenizer {
             splitter,
             anchor,
             added,
+            byte_level,
             id_limit,
         })
     }
@@ -272,6 +277,16 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         self.check_ids(ids)?;
         self.decode_unchecked(ids, skip_special)
+    }
+
+    fn is_byte_level(&self) -> bool {
+        self.byte_level
+    }
+
+    fn is_special(&self, id: u32) -> bool {
+        self.added
+            .iter()
+            .any(|token| token.id == id && token.special)
     }
 
     fn decode_unchecked(&self, ids: &[u32], skip_special: bool) -> Result<String> {

@@ -192,8 +192,8 @@ fn string_method(
         "isspace" => all(is_space),
         "isalpha" => all(char::is_alphabetic),
         "isalnum" => all(char::is_alphanumeric),
-        "isdigit" | "isdecimal" => all(|c| c.is_numeric() && c.to_digit(10).is_some() || is_other_digit(c)),
-        "isnumeric" => all(char::is_numeric),
+        // Rust does not tell digits from other numbers such as fractions.
+        "isdigit" | "isdecimal" | "isnumeric" => all(char::is_numeric),
         "isascii" => none(Value::from(text.is_ascii())),
         "islower" => none(Value::from(cased(text, char::is_lowercase, char::is_uppercase))),
         "isupper" => none(Value::from(cased(text, char::is_uppercase, char::is_lowercase))),
@@ -218,10 +218,6 @@ fn string_method(
         "format" => printf::str_format(state, text, args),
         _ => Err(unknown()),
     }
-}
-
-fn is_other_digit(character: char) -> bool {
-    !character.is_ascii() && character.is_numeric() && !character.is_alphabetic()
 }
 
 fn cased(text: &str, wanted: fn(char) -> bool, other: fn(char) -> bool) -> bool {
@@ -348,7 +344,7 @@ fn split_space(text: &str, from_right: bool, limit: usize) -> Vec<&str> {
             return parts;
         }
         if parts.len() + 1 == limit {
-            parts.push(if from_right { rest.trim_start_matches(|_| false) } else { rest });
+            parts.push(rest);
             return parts;
         }
         if from_right {

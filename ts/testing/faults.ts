@@ -16,7 +16,7 @@ export type Fault =
       readonly contentType?: string;
     }
   /** A proxy's page instead of an answer. Status default 200. */
-  | { readonly kind: "html"; readonly status?: number }
+  | { readonly kind: "html"; readonly status?: number; readonly contentType?: string }
   /** An error object in the stream, then `[DONE]`. */
   | { readonly kind: "error_event"; readonly afterEvents?: number; readonly message?: string }
   /** An event (or a whole answer) whose JSON stops in the middle, then the end. */

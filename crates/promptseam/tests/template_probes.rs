@@ -30,7 +30,10 @@ fn templates_print_what_jinja2_prints() {
     let mut wrong = Vec::new();
     for probe in list("probes") {
         let probe = probe.as_object().expect("a probe is an object");
-        let template = probe.get("template").and_then(Json::as_str).expect("a template");
+        let template = probe
+            .get("template")
+            .and_then(Json::as_str)
+            .expect("a template");
         let want = probe.get("text").and_then(Json::as_str);
         let got = render(template, context);
         let agrees = got.as_deref().ok() == want;
@@ -38,5 +41,10 @@ fn templates_print_what_jinja2_prints() {
             wrong.push(format!("{template}\n  want {want:?}\n  got  {got:?}"));
         }
     }
-    assert!(wrong.is_empty(), "{} probes:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} probes:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }

@@ -6,7 +6,10 @@ const HIGHS: u64 = 0x8080_8080_8080_8080;
 /// The position of the first byte from `at` on that is a quote, a backslash or
 /// a control character; `bytes.len()` if there is none.
 pub(super) fn plain_end(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(chunk) = bytes.get(at..at + 8).and_then(|c| <[u8; 8]>::try_from(c).ok()) {
+    while let Some(chunk) = bytes
+        .get(at..at + 8)
+        .and_then(|c| <[u8; 8]>::try_from(c).ok())
+    {
         let word = u64::from_le_bytes(chunk);
         // Borrows reach upwards only, so the lowest set flag is always right.
         let special = below(word, 0x20) | zero(word ^ (ONES * 0x22)) | zero(word ^ (ONES * 0x5c));

@@ -50,7 +50,11 @@ fn loops_over_content(tree: &Stmt<'_>) -> Result<bool, NotAName> {
             messages.push(name_of(&each.target)?);
         }
     }
-    let is_content = |expr: &Expr<'_>| messages.iter().any(|name| reads(expr, name, Some("content")));
+    let is_content = |expr: &Expr<'_>| {
+        messages
+            .iter()
+            .any(|name| reads(expr, name, Some("content")))
+    };
     let in_macros = content_parameters(&nodes, &is_content);
     for each in &nodes.loops {
         let by_name = |iter: &Expr<'_>| match (iter, in_macros.get(&address(each))) {
@@ -112,7 +116,11 @@ fn content_parameters<'t>(
 ) -> HashMap<usize, Vec<&'t str>> {
     let mut found: HashMap<usize, Vec<&str>> = HashMap::new();
     for node in &nodes.macros {
-        let names: Vec<&str> = node.args.iter().filter_map(|arg| name_of(arg).ok()).collect();
+        let names: Vec<&str> = node
+            .args
+            .iter()
+            .filter_map(|arg| name_of(arg).ok())
+            .collect();
         let mut parameters = Vec::new();
         for (_, args) in nodes.calls.iter().filter(|(name, _)| *name == node.name) {
             let mut position = 0;
@@ -158,7 +166,10 @@ fn name_of<'t>(target: &'t Expr<'_>) -> Result<&'t str, NotAName> {
 fn reads(expr: &Expr<'_>, variable: &str, key: Option<&str>) -> bool {
     let is_variable = |expr: &Expr<'_>| matches!(expr, Expr::Var(var) if var.id == variable);
     match (expr, key) {
-        (Expr::Filter(node), _) => node.expr.as_ref().is_some_and(|expr| reads(expr, variable, key)),
+        (Expr::Filter(node), _) => node
+            .expr
+            .as_ref()
+            .is_some_and(|expr| reads(expr, variable, key)),
         (Expr::Test(node), _) => reads(&node.expr, variable, key),
         (Expr::Slice(node), _) => reads(&node.expr, variable, key),
         (_, None) => is_variable(expr),

@@ -55,7 +55,10 @@ impl ChatTemplate {
     /// `TemplateSyntax` with the line.
     pub fn new(source: &str, tokens: &SpecialTokens) -> Result<Self> {
         let syntax = |error: minijinja::Error| {
-            let line = error.line().map(|line| format!(" at line {line}")).unwrap_or_default();
+            let line = error
+                .line()
+                .map(|line| format!(" at line {line}"))
+                .unwrap_or_default();
             Error::new(
                 ErrorKind::TemplateSyntax,
                 format!("the chat template does not parse{line}: {}", error.kind()),
@@ -67,12 +70,17 @@ impl ChatTemplate {
         let rewritten = rewrite::operators(&plain, &tree).map_err(syntax)?;
         let mut environment = runtime::environment().map_err(syntax)?;
         environment.set_fuel(Some(MAX_FUEL));
-        environment.add_template_owned(NAME, rewritten).map_err(syntax)?;
+        environment
+            .add_template_owned(NAME, rewritten)
+            .map_err(syntax)?;
         Ok(Self {
             environment,
             source: source.into(),
             digest: blake3::hash(source.as_bytes()),
-            tokens: tokens.iter().map(|(name, text)| (name, Value::from(text))).collect(),
+            tokens: tokens
+                .iter()
+                .map(|(name, text)| (name, Value::from(text)))
+                .collect(),
             format: analysis::content_format(&tree),
             developer: analysis::knows_developer_role(source),
             length: AtomicUsize::new(0),
@@ -108,7 +116,10 @@ impl ChatTemplate {
     /// `InvalidRequest` if a final message to continue can't be.
     pub fn render(&self, prepared: &Prepared, now: Now) -> Result<String> {
         if prepared.messages().is_empty() {
-            return Err(Error::new(ErrorKind::InvalidRequest, "messages must not be empty"));
+            return Err(Error::new(
+                ErrorKind::InvalidRequest,
+                "messages must not be empty",
+            ));
         }
         if !prepared.continue_final_message() {
             return self.run(prepared, prepared.messages(), now);
@@ -119,9 +130,19 @@ impl ChatTemplate {
     }
 
     fn run(&self, prepared: &Prepared, messages: &[Arc<Map>], now: Now) -> Result<String> {
-        let context = Context::new(messages, prepared.shared_arguments(), self.tokens.clone(), now);
-        let mut out = Bounded(Vec::with_capacity(self.length.load(Ordering::Relaxed) + 1024));
-        let template = self.environment.get_template(NAME).map_err(|e| failure(&e))?;
+        let context = Context::new(
+            messages,
+            prepared.shared_arguments(),
+            self.tokens.clone(),
+            now,
+        );
+        let mut out = Bounded(Vec::with_capacity(
+            self.length.load(Ordering::Relaxed) + 1024,
+        ));
+        let template = self
+            .environment
+            .get_template(NAME)
+            .map_err(|e| failure(&e))?;
         template
             .render_captured_to(Value::from_object(context), &mut out)
             .map_err(|error| failure(&error))?;
@@ -133,22 +154,35 @@ impl ChatTemplate {
     /// The messages with the tag behind the final one's text, and that text.
     fn tag_final_message(&self, prepared: &Prepared) -> Result<(Vec<Arc<Map>>, String)> {
         let refuse = |what: &str| {
-            Error::new(ErrorKind::InvalidRequest, format!("continue_final_message: {what}"))
+            Error::new(
+                ErrorKind::InvalidRequest,
+                format!("continue_final_message: {what}"),
+            )
         };
         let mut messages = prepared.messages().to_vec();
-        let last = messages.last_mut().ok_or_else(|| refuse("there is no message"))?;
+        let last = messages
+            .last_mut()
+            .ok_or_else(|| refuse("there is no message"))?;
         if !self.source.contains("content") {
             return Err(refuse("the template does not print content"));
         }
         let (content, text) = match last.get("content") {
-            Some(Data::Str(text)) => (Data::str(&format!("{text}{CONTINUE_TAG}")), text.to_string()),
+            Some(Data::Str(text)) => (
+                Data::str(&format!("{text}{CONTINUE_TAG}")),
+                text.to_string(),
+            ),
             Some(Data::List(parts)) => {
                 let mut parts = parts.items().to_vec();
-                let has_text = |part: &Data| part.as_map().is_some_and(|map| map.get("text").is_some());
+                let has_text =
+                    |part: &Data| part.as_map().is_some_and(|map| map.get("text").is_some());
                 let at = parts.iter().rposition(has_text);
                 let part = at.and_then(|at| parts[at].as_map().map(|map| (at, map)));
                 let (at, map) = part.ok_or_else(|| refuse("the final message has no text"))?;
-                let text = map.get("text").and_then(Data::as_str).unwrap_or_default().to_owned();
+                let text = map
+                    .get("text")
+                    .and_then(Data::as_str)
+                    .unwrap_or_default()
+                    .to_owned();
                 let tagged = map.with("text", Data::str(&format!("{text}{CONTINUE_TAG}")));
                 parts[at] = Data::Map(Arc::new(tagged));
                 (Data::list(parts), text)
@@ -163,7 +197,9 @@ impl ChatTemplate {
 /// Cuts `rendered` where the final message ends, as transformers does.
 fn cut_at_tag(mut rendered: String, text: &str) -> Result<String> {
     let tag = CONTINUE_TAG.trim_end();
-    let at = rendered.rfind(tag).filter(|_| rendered.contains(runtime::strip(text)));
+    let at = rendered
+        .rfind(tag)
+        .filter(|_| rendered.contains(runtime::strip(text)));
     let Some(at) = at else {
         return Err(Error::new(
             ErrorKind::InvalidRequest,
@@ -195,7 +231,10 @@ fn failure(error: &minijinja::Error) -> Error {
         }
         cause = current.source();
     }
-    let line = error.line().map(|line| format!(" at line {line}")).unwrap_or_default();
+    let line = error
+        .line()
+        .map(|line| format!(" at line {line}"))
+        .unwrap_or_default();
     Error::new(
         ErrorKind::TemplateFailed,
         format!("the chat template failed{line}: {}", error.kind()),

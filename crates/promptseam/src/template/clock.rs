@@ -27,11 +27,27 @@ const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
 const RANGE_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 
 const DAYS: [&str; 7] = [
-    "Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
 ];
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September",
-    "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 
 impl Now {
@@ -191,10 +207,17 @@ impl Style {
     fn text(&self, out: &mut String, text: &str) {
         if self.pad != Some(b'-') {
             let fill = if self.pad == Some(b'0') { '0' } else { ' ' };
-            out.extend(std::iter::repeat_n(fill, self.width.saturating_sub(text.len())));
+            out.extend(std::iter::repeat_n(
+                fill,
+                self.width.saturating_sub(text.len()),
+            ));
         }
         let upper = self.upper || (self.swap && text.chars().any(char::is_lowercase));
-        out.push_str(&if upper { text.to_uppercase() } else { text.into() });
+        out.push_str(&if upper {
+            text.to_uppercase()
+        } else {
+            text.into()
+        });
     }
 
     fn number(&self, out: &mut String, value: i64, pad: u8, digits: usize) {
@@ -219,7 +242,11 @@ fn civil_from_days(days: i64) -> (i64, u8, u8) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month as u8, day as u8)
 }
@@ -244,9 +271,15 @@ mod tests {
         for (format, want) in [
             ("%d %b %Y", "05 Feb 2024"),
             ("%-d %B %y", "5 February 24"),
-            ("%A %a %w %u %j %U %W %V %G", "Monday Mon 1 1 036 05 06 06 2024"),
+            (
+                "%A %a %w %u %j %U %W %V %G",
+                "Monday Mon 1 1 036 05 06 06 2024",
+            ),
             ("%H:%M:%S.%f %I %p %-I %P", "03:07:09.045000 03 AM 3 am"),
-            ("%c|%x|%X|%D|%F|%T|%R|%r", "Mon Feb  5 03:07:09 2024|02/05/24|03:07:09|02/05/24|2024-02-05|03:07:09|03:07|03:07:09 AM"),
+            (
+                "%c|%x|%X|%D|%F|%T|%R|%r",
+                "Mon Feb  5 03:07:09 2024|02/05/24|03:07:09|02/05/24|2024-02-05|03:07:09|03:07|03:07:09 AM",
+            ),
             ("%e|%_d|%3d|%^a|%#p|%-H|%k|%l", " 5| 5|005|MON|am|3| 3| 3"),
             ("%%|%n|%t|%z|%Z|%q|é%", "%|\n|\t|||%q|é%"),
         ] {

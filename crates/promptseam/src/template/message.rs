@@ -35,11 +35,17 @@ pub(super) struct Message {
 /// A piece of a message's content that vLLM turns into text, or hands on.
 #[derive(Clone, Debug)]
 enum Part {
-    Text { text: Arc<str>, extra: Vec<(Key, Data)> },
+    Text {
+        text: Arc<str>,
+        extra: Vec<(Key, Data)>,
+    },
     ToolReference(Option<Arc<str>>),
     /// A text that is empty and no string: only seen by templates that get
     /// parts.
-    Hollow { text: Data, extra: Vec<(Key, Data)> },
+    Hollow {
+        text: Data,
+        extra: Vec<(Key, Data)>,
+    },
 }
 
 /// How a template wants a message's content.
@@ -56,14 +62,38 @@ type Misfit = (&'static str, &'static str);
 
 /// Fields of content parts that are not handed on to a template.
 const PART_FIELDS: [&str; 18] = [
-    "audio_embeds", "audio_url", "closed", "data", "file", "image_embeds", "image_pil",
-    "image_url", "input_audio", "name", "prompt_cache_breakpoint", "refusal", "text", "thinking",
-    "type", "uuid", "video_embeds", "video_url",
+    "audio_embeds",
+    "audio_url",
+    "closed",
+    "data",
+    "file",
+    "image_embeds",
+    "image_pil",
+    "image_url",
+    "input_audio",
+    "name",
+    "prompt_cache_breakpoint",
+    "refusal",
+    "text",
+    "thinking",
+    "type",
+    "uuid",
+    "video_embeds",
+    "video_url",
 ];
 /// Fields and types that make a part something else than text.
 const MEDIA: [&str; 11] = [
-    "image_url", "input_image", "image_pil", "image_embeds", "audio_url", "input_audio",
-    "audio_embeds", "video_url", "video_embeds", "prompt_embeds", "file",
+    "image_url",
+    "input_image",
+    "image_pil",
+    "image_embeds",
+    "audio_url",
+    "input_audio",
+    "audio_embeds",
+    "video_url",
+    "video_embeds",
+    "prompt_embeds",
+    "file",
 ];
 
 /// A header that some gateways put first in a system prompt; vLLM drops the
@@ -107,16 +137,22 @@ impl Message {
     }
 
     fn content(&self, format: ContentFormat) -> Data {
-        let references = self.content.iter().any(|part| matches!(part, Part::ToolReference(_)));
+        let references = self
+            .content
+            .iter()
+            .any(|part| matches!(part, Part::ToolReference(_)));
         match format {
             ContentFormat::Parts if &*self.role != "tool" || references => {
                 Data::list(self.content.iter().map(Part::prepare).collect())
             }
             // Templates expect a tool's result to be text.
             ContentFormat::Parts => join(self.content.iter().map(Part::text)),
-            ContentFormat::String => {
-                join(self.content.iter().map(Part::text).filter(|text| !text.is_empty()))
-            }
+            ContentFormat::String => join(
+                self.content
+                    .iter()
+                    .map(Part::text)
+                    .filter(|text| !text.is_empty()),
+            ),
         }
     }
 }
@@ -256,9 +292,7 @@ impl<'m, 'a> Source<'m, 'a> {
         let read = |(at, call): (usize, &Json<'a>)| {
             let path = || format!("messages[{}].tool_calls[{at}]", self.at);
             match call.as_object() {
-                Some(object) if tools::is_function_call(call) => {
-                    tools::function_call(path, object)
-                }
+                Some(object) if tools::is_function_call(call) => tools::function_call(path, object),
                 _ => Err(invalid(
                     &path(),
                     "must be a function call: id, type \"function\", function.name and \
@@ -271,7 +305,10 @@ impl<'m, 'a> Source<'m, 'a> {
 
     /// How many fields the type of this role sets, if the message fits it.
     fn openai(&self, calls: Option<&[Json<'a>]>) -> Result<usize, ()> {
-        let text = |field| self.get(field).is_some_and(|value| value.as_str().is_some());
+        let text = |field| {
+            self.get(field)
+                .is_some_and(|value| value.as_str().is_some())
+        };
         let absent_or_text = |field| self.get(field).is_none() || text(field);
         let count = |fields: &[&str]| fields.iter().filter(|f| self.get(f).is_some()).count();
         let fit = |fits: bool, fields: usize| if fits { Ok(1 + fields) } else { Err(()) };
@@ -280,19 +317,30 @@ impl<'m, 'a> Source<'m, 'a> {
             Some(Json::String(_) | Json::Array(_) | Json::Object(_))
         );
         match self.role {
-            "developer" | "system" | "user" => {
-                fit(iterable && absent_or_text("name"), count(&["content", "name"]))
-            }
+            "developer" | "system" | "user" => fit(
+                iterable && absent_or_text("name"),
+                count(&["content", "name"]),
+            ),
             "assistant" => {
                 let content = iterable || self.get("content").is_none_or(Json::is_null);
                 let audio = self.optional_object("audio", &["id"]);
                 let call = self.optional_object("function_call", &["arguments", "name"]);
-                let refusal = absent_or_text("refusal") || self.get("refusal").is_some_and(Json::is_null);
+                let refusal =
+                    absent_or_text("refusal") || self.get("refusal").is_some_and(Json::is_null);
                 let has_calls = self.get("tool_calls").is_none() || calls.is_some();
                 let fits = content && refusal && has_calls && absent_or_text("name");
-                let fields = count(&["audio", "content", "function_call", "name", "refusal", "tool_calls"]);
-                fit(fits && audio.is_some() && call.is_some(),
-                    fields + audio.unwrap_or(0) + call.unwrap_or(0))
+                let fields = count(&[
+                    "audio",
+                    "content",
+                    "function_call",
+                    "name",
+                    "refusal",
+                    "tool_calls",
+                ]);
+                fit(
+                    fits && audio.is_some() && call.is_some(),
+                    fields + audio.unwrap_or(0) + call.unwrap_or(0),
+                )
             }
             "tool" => fit(iterable && text("tool_call_id"), 2),
             "function" => {
@@ -310,7 +358,11 @@ impl<'m, 'a> Source<'m, 'a> {
             None | Some(Json::Null) => Some(0),
             Some(Json::Object(object)) => texts
                 .iter()
-                .all(|text| object.get(text).is_some_and(|value| value.as_str().is_some()))
+                .all(|text| {
+                    object
+                        .get(text)
+                        .is_some_and(|value| value.as_str().is_some())
+                })
                 .then_some(texts.len()),
             Some(_) => None,
         }
@@ -325,7 +377,8 @@ impl<'m, 'a> Source<'m, 'a> {
             Some(Json::Array(parts)) => {
                 fields += 1;
                 for part in parts {
-                    fields += part_fields(part).ok_or(("content", "holds a part of no known type"))?;
+                    fields +=
+                        part_fields(part).ok_or(("content", "holds a part of no known type"))?;
                 }
             }
             Some(_) => return Err(("content", "must be a string or a list of parts")),
@@ -452,12 +505,19 @@ impl<'m, 'a> Source<'m, 'a> {
             .collect();
         match text {
             Some(Json::String(text)) if kind == Some("text") => Ok(self.text_part(text, extra)),
-            Some(Json::String(text)) => Ok(Some(Part::Text { text: text.as_ref().into(), extra })),
+            Some(Json::String(text)) => Ok(Some(Part::Text {
+                text: text.as_ref().into(),
+                extra,
+            })),
             None if matches!(kind, Some("text" | "refusal")) => Ok(None),
-            None => Ok(Some(Part::Hollow { text: Data::Null, extra })),
-            Some(value) if !value.is_truthy() => {
-                Ok(Some(Part::Hollow { text: Data::from_json(value), extra }))
-            }
+            None => Ok(Some(Part::Hollow {
+                text: Data::Null,
+                extra,
+            })),
+            Some(value) if !value.is_truthy() => Ok(Some(Part::Hollow {
+                text: Data::from_json(value),
+                extra,
+            })),
             Some(_) => Err(bad()),
         }
     }
@@ -471,7 +531,10 @@ impl<'m, 'a> Source<'m, 'a> {
             }
             _ => text,
         };
-        Some(Part::Text { text: text.into(), extra })
+        Some(Part::Text {
+            text: text.into(),
+            extra,
+        })
     }
 }
 
@@ -491,7 +554,11 @@ fn part_fields(part: &Json<'_>) -> Option<usize> {
 
 /// As [`part_fields`], for the types that ask for something.
 fn typed_fields(object: &Object<'_>) -> Option<usize> {
-    let text = |field| object.get(field).is_some_and(|value| value.as_str().is_some());
+    let text = |field| {
+        object
+            .get(field)
+            .is_some_and(|value| value.as_str().is_some())
+    };
     let kind = match object.get("type") {
         None => "tool_reference",
         Some(kind) => kind.as_str()?,
@@ -501,7 +568,9 @@ fn typed_fields(object: &Object<'_>) -> Option<usize> {
             None => Some(2),
             Some(Json::Object(point)) => {
                 let mode = point.get("mode").and_then(Json::as_str) == Some("explicit");
-                let ttl = point.get("ttl").is_none_or(|ttl| matches!(ttl.as_str(), Some("30m" | "12h")));
+                let ttl = point
+                    .get("ttl")
+                    .is_none_or(|ttl| matches!(ttl.as_str(), Some("30m" | "12h")));
                 (mode && ttl).then_some(4)
             }
             Some(_) => None,

@@ -22,7 +22,10 @@ impl Prepared {
     /// Prepares `request` for a template that wants `format` and that knows the
     /// developer role or not. O(messages).
     pub(super) fn new(request: &ChatRequest, format: ContentFormat, developer: bool) -> Self {
-        let messages = request.messages.iter().map(|message| Arc::new(message.prepare(format)));
+        let messages = request
+            .messages
+            .iter()
+            .map(|message| Arc::new(message.prepare(format)));
         let mut messages: Vec<_> = messages.collect();
         if !developer && messages.iter().any(|message| role(message) == "developer") {
             for message in &mut messages {
@@ -98,11 +101,17 @@ impl Prepared {
 }
 
 fn role(message: &Map) -> &str {
-    message.get("role").and_then(Data::as_str).unwrap_or_default()
+    message
+        .get("role")
+        .and_then(Data::as_str)
+        .unwrap_or_default()
 }
 
 fn as_system(message: &Map) -> Map {
-    let entries = message.entries().iter().filter(|(key, _)| key.as_str() != "tools");
+    let entries = message
+        .entries()
+        .iter()
+        .filter(|(key, _)| key.as_str() != "tools");
     Map::new(entries.cloned().collect()).with("role", Data::str("system"))
 }
 

@@ -63,7 +63,13 @@ const CONSUMED: [&str; 7] = [
     "tokenizer_kwargs",
 ];
 /// Names that collide with arguments of the functions between.
-const COLLIDING: [&str; 5] = ["conversation", "model_config", "tokenizer", "messages", "self"];
+const COLLIDING: [&str; 5] = [
+    "conversation",
+    "model_config",
+    "tokenizer",
+    "messages",
+    "self",
+];
 /// Jinja's own globals, which vLLM does not let a request replace.
 const GLOBALS: [&str; 6] = ["range", "dict", "lipsum", "cycler", "joiner", "namespace"];
 
@@ -196,7 +202,10 @@ fn tool_choice(body: &Object<'_>) -> Result<ToolChoice> {
                 .and_then(Json::as_str)
                 .filter(|name| !name.is_empty())
                 .ok_or_else(|| invalid("tool_choice.function.name", "must be a tool's name"))?;
-            if object.get("type").is_some_and(|kind| kind.as_str() != Some("function")) {
+            if object
+                .get("type")
+                .is_some_and(|kind| kind.as_str() != Some("function"))
+            {
                 return Err(invalid("tool_choice.type", "must be \"function\""));
             }
             let known = tools.iter().any(|tool| tools::name(tool) == Some(name));
@@ -246,7 +255,9 @@ fn arguments(body: &Object<'_>, tools: Option<Data>) -> Result<Arguments> {
         None | Some(Json::Null) => {}
         Some(Json::Object(kwargs)) => {
             thinking_given = kwargs.contains_key("enable_thinking");
-            let given = kwargs.iter().filter(|(name, _)| *name != "documents" || documents.is_none());
+            let given = kwargs
+                .iter()
+                .filter(|(name, _)| *name != "documents" || documents.is_none());
             for (name, value) in given {
                 template_argument(&mut arguments, &mut named, name, value)?;
             }
@@ -295,7 +306,13 @@ fn template_argument(
         "return_assistant_tokens_mask" => {
             return Err(invalid(&path(), "is not supported"));
         }
-        "tools" => arguments.tools = Some(if hollow { Data::list(Vec::new()) } else { objects()? }),
+        "tools" => {
+            arguments.tools = Some(if hollow {
+                Data::list(Vec::new())
+            } else {
+                objects()?
+            })
+        }
         "documents" => arguments.documents = Some(objects()?),
         _ if CONSUMED.contains(&name) || GLOBALS.contains(&name) => {}
         _ if COLLIDING.contains(&name) => {

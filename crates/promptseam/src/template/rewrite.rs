@@ -3,7 +3,8 @@
 //! MiniJinja's operators can't be replaced, so some are turned into filters of
 //! our own: `%` (formats strings), `~` (Python's spelling of floats, lists and
 //! dictionaries), slices (lists with constant-time access), and `*` and `+`
-//! (results of bounded size). `+` stays where its result is only printed and so
+//! (results of bounded size). Loops get a filter that refuses `None`, as Python
+//! does, and counts the text they print. `+` stays where its result is only printed and so
 //! can't grow from itself; that is the case that costs time. `generation`
 //! blocks become `with` blocks, which scope the same. No edit adds a line, so
 //! errors keep their line numbers.
@@ -42,21 +43,76 @@ pub(super) fn operators(source: &str, tree: &Stmt<'_>) -> Result<String, Error> 
     let tokens = syntax::tokens(source)?;
     let mut printed: Vec<*const Expr<'_>> = Vec::new();
     let mut edits = Edits::default();
+    let mut loops = iterables(&tokens).into_iter();
     walk(tree, &mut |node| match node {
         Node::Stmt(Stmt::EmitExpr(emit)) => only_printed(&emit.expr, &mut printed),
         Node::Expr(expr) => match expr {
             Expr::BinOp(node) => {
-                if let Some(filter) = filter_for(node, printed.contains(&std::ptr::from_ref(expr))) {
+                if let Some(filter) = filter_for(node, printed.contains(&std::ptr::from_ref(expr)))
+                {
                     edits.operator(node.op, range(&node.span()), filter, &tokens);
                 }
             }
             Expr::Slice(node) => edits.slice(node, start(expr), range(&node.span()).end, &tokens),
             _ => {}
         },
-        Node::Stmt(Stmt::ForLoop(each)) => edits.iterated(&each.iter),
+        Node::Stmt(Stmt::ForLoop(each)) => {
+            // The tags come in the order of the walk.
+            if let Some(iter) = loops.next() {
+                edits.iterated(iter, plain_text(&each.body));
+            }
+        }
         Node::Stmt(_) => {}
     });
     Ok(edits.apply(source))
+}
+
+/// Where the iterables of the `for` tags are, in order.
+fn iterables(tokens: &[(Token<'_>, Span)]) -> Vec<std::ops::Range<usize>> {
+    let mut found = Vec::new();
+    for (at, pair) in tokens.windows(2).enumerate() {
+        if !matches!(pair, [(Token::BlockStart, _), (Token::Ident("for"), _)]) {
+            continue;
+        }
+        let mut depth = 0usize;
+        let mut start = None;
+        let mut end = 0;
+        for (token, span) in &tokens[at + 2..] {
+            match token {
+                Token::BracketOpen | Token::ParenOpen | Token::BraceOpen => depth += 1,
+                Token::BracketClose | Token::ParenClose | Token::BraceClose => {
+                    depth = depth.saturating_sub(1);
+                }
+                Token::Ident("in") if depth == 0 && start.is_none() => {
+                    start = Some(range(span).end);
+                    end = range(span).end;
+                    continue;
+                }
+                Token::Ident("if" | "recursive") if depth == 0 && start.is_some() => break,
+                Token::BlockEnd => break,
+                _ => {}
+            }
+            end = range(span).end;
+        }
+        found.push(start.unwrap_or(end)..end);
+    }
+    found
+}
+
+/// How many bytes of plain text `body` prints, less what its loops print.
+fn plain_text(body: &[Stmt<'_>]) -> usize {
+    let text = |stmt: &Stmt<'_>| match stmt {
+        Stmt::EmitRaw(raw) => raw.raw.len(),
+        Stmt::IfCond(node) => plain_text(&node.true_body).max(plain_text(&node.false_body)),
+        Stmt::WithBlock(node) => plain_text(&node.body),
+        Stmt::SetBlock(node) => plain_text(&node.body),
+        Stmt::AutoEscape(node) => plain_text(&node.body),
+        Stmt::FilterBlock(node) => plain_text(&node.body),
+        Stmt::Block(node) => plain_text(&node.body),
+        Stmt::CallBlock(node) => plain_text(&node.macro_decl.body),
+        _ => 0,
+    };
+    body.iter().map(text).sum()
 }
 
 /// Collects the parts of `expr` whose value is printed and not used otherwise.
@@ -105,7 +161,6 @@ fn start(expr: &Expr<'_>) -> usize {
         Expr::GetItem(node) => own.min(start(&node.expr)),
         Expr::Slice(node) => own.min(start(&node.expr)),
         Expr::Call(node) => own.min(start(&node.expr)),
-        Expr::Filter(node) => node.expr.as_ref().map_or(own, start),
         _ => own,
     }
 }
@@ -126,18 +181,11 @@ impl Edits {
         self.replace(at..at, text);
     }
 
-    /// `for x in a` becomes `for x in ((a)|iter)`. Only where the expression's
-    /// place is sure; it could be `None` nowhere else.
-    fn iterated(&mut self, iter: &Expr<'_>) {
-        let nullable = matches!(
-            iter,
-            Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) | Expr::Call(_)
-        );
-        if nullable {
-            self.insert(start(iter), "((");
-            let end = iter.span().end_offset as usize;
-            self.insert(end, &format!(")|{})", operators::ITERATED));
-        }
+    /// `for x in a` becomes `for x in ((a)|iter(n))`, `n` being how much text
+    /// one round of the loop prints as it stands.
+    fn iterated(&mut self, header: std::ops::Range<usize>, text: usize) {
+        self.insert(header.start, "((");
+        self.insert(header.end, &format!(")|{}({text}))", operators::ITERATED));
     }
 
     /// `a op b` becomes `((a)|filter(b))`.
@@ -159,7 +207,9 @@ impl Edits {
         };
         // Operators group to the left, so the last one outside of brackets is
         // the node's own.
-        let own = outside_brackets(tokens, &node).filter(|(token, _)| is_operator(token)).last();
+        let own = outside_brackets(tokens, &node)
+            .filter(|(token, _)| is_operator(token))
+            .last();
         if let Some((_, span)) = own {
             self.insert(node.start, "((");
             self.replace(range(span), format!(")|{filter}("));
@@ -173,7 +223,10 @@ impl Edits {
         // zero.
         let mut open = None;
         let mut depth = 0usize;
-        for (token, span) in tokens.iter().filter(|(_, span)| within(&(start..end), span)) {
+        for (token, span) in tokens
+            .iter()
+            .filter(|(_, span)| within(&(start..end), span))
+        {
             match token {
                 Token::BracketOpen | Token::ParenOpen | Token::BraceOpen => {
                     if depth == 0 {
@@ -192,9 +245,13 @@ impl Edits {
         };
         let none = |bound: &Option<Expr<'_>>| if bound.is_some() { "" } else { "none" };
         self.insert(start, "((");
-        self.replace(open.clone(), format!(")|{}({}", operators::SLICE, none(&node.start)));
+        self.replace(
+            open.clone(),
+            format!(")|{}({}", operators::SLICE, none(&node.start)),
+        );
         let inside = open.end..end.saturating_sub(1);
-        let colons = outside_brackets(tokens, &inside).filter(|(token, _)| matches!(token, Token::Colon));
+        let colons =
+            outside_brackets(tokens, &inside).filter(|(token, _)| matches!(token, Token::Colon));
         for ((_, span), bound) in colons.zip([&node.stop, &node.step]) {
             self.replace(range(span), format!(",{}", none(bound)));
         }
@@ -203,7 +260,8 @@ impl Edits {
 
     fn apply(mut self, source: &str) -> String {
         // At one place, what closes comes before what opens.
-        self.0.sort_by_key(|(range, text)| (range.start, !range.is_empty(), text.starts_with('(')));
+        self.0
+            .sort_by_key(|(range, text)| (range.start, !range.is_empty(), text.starts_with('(')));
         let mut out = String::with_capacity(source.len() + self.0.len() * 16);
         let mut at = 0;
         for (range, text) in self.0 {
@@ -228,14 +286,17 @@ fn outside_brackets<'t, 'a>(
 ) -> impl Iterator<Item = &'t (Token<'a>, Span)> {
     let node = node.clone();
     let mut depth = 0usize;
-    tokens.iter().filter(move |(_, span)| within(&node, span)).filter(move |(token, _)| {
-        match token {
-            Token::BracketOpen | Token::ParenOpen | Token::BraceOpen => depth += 1,
-            Token::BracketClose | Token::ParenClose | Token::BraceClose => {
-                depth = depth.saturating_sub(1);
+    tokens
+        .iter()
+        .filter(move |(_, span)| within(&node, span))
+        .filter(move |(token, _)| {
+            match token {
+                Token::BracketOpen | Token::ParenOpen | Token::BraceOpen => depth += 1,
+                Token::BracketClose | Token::ParenClose | Token::BraceClose => {
+                    depth = depth.saturating_sub(1);
+                }
+                _ => return depth == 0,
             }
-            _ => return depth == 0,
-        }
-        false
-    })
+            false
+        })
 }

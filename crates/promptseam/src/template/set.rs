@@ -12,7 +12,13 @@ pub struct SpecialTokens(Vec<(&'static str, String)>);
 
 /// The names transformers hands to a template.
 const NAMES: [&str; 7] = [
-    "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
 ];
 
 impl SpecialTokens {
@@ -24,7 +30,12 @@ impl SpecialTokens {
             Json::Object(token) => token.get("content")?.as_str().map(str::to_owned),
             _ => None,
         };
-        Self(NAMES.iter().filter_map(|name| Some((*name, text(name)?))).collect())
+        Self(
+            NAMES
+                .iter()
+                .filter_map(|name| Some((*name, text(name)?)))
+                .collect(),
+        )
     }
 
     /// These, with those that only `other` has.
@@ -40,7 +51,9 @@ impl SpecialTokens {
 
     /// The text of the token called `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(known, _)| *known == name).map(|(_, text)| text)
+        self.iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, text)| text)
     }
 
     /// Names and texts.
@@ -59,7 +72,10 @@ pub struct TemplateSet {
 impl TemplateSet {
     /// A set of one template for everything.
     pub fn single(template: ChatTemplate) -> Self {
-        Self { default: Some(template), tool_use: None }
+        Self {
+            default: Some(template),
+            tool_use: None,
+        }
     }
 
     /// The templates under `chat_template` in a tokenizer's configuration: a
@@ -96,7 +112,10 @@ impl TemplateSet {
         sources: impl IntoIterator<Item = (&'a str, &'a str)>,
         tokens: &SpecialTokens,
     ) -> Result<Self> {
-        let mut set = Self { default: None, tool_use: None };
+        let mut set = Self {
+            default: None,
+            tool_use: None,
+        };
         for (name, source) in sources {
             match name {
                 "default" => set.default = Some(ChatTemplate::new(source, tokens)?),
@@ -127,7 +146,10 @@ impl TemplateSet {
 }
 
 fn missing() -> Error {
-    Error::new(ErrorKind::TemplateMissing, "the model has no default chat template")
+    Error::new(
+        ErrorKind::TemplateMissing,
+        "the model has no default chat template",
+    )
 }
 
 fn misshapen() -> Error {

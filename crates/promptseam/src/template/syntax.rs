@@ -13,7 +13,10 @@ use minijinja::{
 
 /// `trim_blocks` and `lstrip_blocks` on, as in transformers.
 pub(super) fn config() -> Result<SyntaxConfig, Error> {
-    SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()
+    SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build()
 }
 
 pub(super) fn tokens(source: &str) -> Result<Vec<(Token<'_>, Span)>, Error> {
@@ -50,7 +53,11 @@ pub(super) fn walk<'t, 'a>(stmt: &'t Stmt<'a>, visit: &mut dyn FnMut(Node<'t, 'a
             bodies.extend([&*node.true_body, &*node.false_body]);
         }
         Stmt::WithBlock(node) => {
-            exprs.extend(node.assignments.iter().flat_map(|(target, value)| [target, value]));
+            exprs.extend(
+                node.assignments
+                    .iter()
+                    .flat_map(|(target, value)| [target, value]),
+            );
             bodies.push(&node.body);
         }
         Stmt::Set(node) => exprs.extend([&node.target, &node.expr]),
@@ -112,26 +119,32 @@ pub(super) fn children<'t, 'a>(expr: &'t Expr<'a>) -> Vec<&'t Expr<'a>> {
         Expr::Var(_) | Expr::Const(_) => Vec::new(),
         Expr::Slice(node) => {
             let bounds = [&node.start, &node.stop, &node.step];
-            std::iter::once(&node.expr).chain(bounds.into_iter().flatten()).collect()
+            std::iter::once(&node.expr)
+                .chain(bounds.into_iter().flatten())
+                .collect()
         }
         Expr::UnaryOp(node) => vec![&node.expr],
         Expr::BinOp(node) => vec![&node.left, &node.right],
-        Expr::Compare(node) => {
-            std::iter::once(&node.expr).chain(node.ops.iter().map(|op| &op.expr)).collect()
-        }
+        Expr::Compare(node) => std::iter::once(&node.expr)
+            .chain(node.ops.iter().map(|op| &op.expr))
+            .collect(),
         Expr::IfExpr(node) => [&node.test_expr, &node.true_expr]
             .into_iter()
             .chain(&node.false_expr)
             .collect(),
-        Expr::Filter(node) => node.expr.iter().chain(node.args.iter().map(argument)).collect(),
-        Expr::Test(node) => {
-            std::iter::once(&node.expr).chain(node.args.iter().map(argument)).collect()
-        }
+        Expr::Filter(node) => node
+            .expr
+            .iter()
+            .chain(node.args.iter().map(argument))
+            .collect(),
+        Expr::Test(node) => std::iter::once(&node.expr)
+            .chain(node.args.iter().map(argument))
+            .collect(),
         Expr::GetAttr(node) => vec![&node.expr],
         Expr::GetItem(node) => vec![&node.expr, &node.subscript_expr],
-        Expr::Call(node) => {
-            std::iter::once(&node.expr).chain(node.args.iter().map(argument)).collect()
-        }
+        Expr::Call(node) => std::iter::once(&node.expr)
+            .chain(node.args.iter().map(argument))
+            .collect(),
         Expr::List(node) => node.items.iter().collect(),
         Expr::Tuple(node) => node.items.iter().collect(),
         Expr::Map(node) => node.keys.iter().chain(&node.values).collect(),

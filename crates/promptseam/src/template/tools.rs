@@ -18,18 +18,30 @@ use crate::{
 
 /// The name of a request's tool, as a client wrote it.
 pub(super) fn name<'a>(tool: &'a Json<'_>) -> Option<&'a str> {
-    tool.as_object()?.get("function")?.as_object()?.get("name")?.as_str()
+    tool.as_object()?
+        .get("function")?
+        .as_object()?
+        .get("name")?
+        .as_str()
 }
 
 pub(super) fn request_tools(items: &[Json<'_>]) -> Result<Data> {
-    let tools = items.iter().enumerate().map(|(at, item)| request_tool(at, item));
+    let tools = items
+        .iter()
+        .enumerate()
+        .map(|(at, item)| request_tool(at, item));
     Ok(Data::list(tools.collect::<Result<_>>()?))
 }
 
 fn request_tool(at: usize, tool: &Json<'_>) -> Result<Data> {
     let bad = |field: &str, what: &str| invalid(&format!("tools[{at}]{field}"), what);
-    let object = tool.as_object().ok_or_else(|| bad("", "must be an object"))?;
-    if object.get("type").is_some_and(|kind| kind.as_str() != Some("function")) {
+    let object = tool
+        .as_object()
+        .ok_or_else(|| bad("", "must be an object"))?;
+    if object
+        .get("type")
+        .is_some_and(|kind| kind.as_str() != Some("function"))
+    {
         return Err(bad(".type", "must be \"function\""));
     }
     let function = object
@@ -58,8 +70,7 @@ fn request_tool(at: usize, tool: &Json<'_>) -> Result<Data> {
     };
     let strict = optional(function, "strict", ".function.strict")?;
     let defer = optional(object, "defer_loading", ".defer_loading")?;
-    let function_defer =
-        optional(function, "defer_loading", ".function.defer_loading")?.or(defer);
+    let function_defer = optional(function, "defer_loading", ".function.defer_loading")?.or(defer);
 
     let mut entries: Vec<(Key, Data)> = vec![
         ("name".into(), Data::str(name)),
@@ -81,7 +92,8 @@ pub(super) fn is_function_call(call: &Json<'_>) -> bool {
     let Some(call) = call.as_object() else {
         return false;
     };
-    let text = |object: &Object<'_>, key: &str| object.get(key).is_some_and(|v| v.as_str().is_some());
+    let text =
+        |object: &Object<'_>, key: &str| object.get(key).is_some_and(|v| v.as_str().is_some());
     let function = call.get("function").and_then(Json::as_object);
     text(call, "id")
         && call.get("type").and_then(Json::as_str) == Some("function")
@@ -93,7 +105,10 @@ pub(super) fn is_function_call(call: &Json<'_>) -> bool {
 pub(super) fn function_call(path: impl Fn() -> String, call: &Object<'_>) -> Result<Data> {
     let function = call.get("function").and_then(Json::as_object);
     let function = function.ok_or_else(|| invalid(&path(), "is not a function call"))?;
-    let arguments = function.get("arguments").and_then(Json::as_str).unwrap_or_default();
+    let arguments = function
+        .get("arguments")
+        .and_then(Json::as_str)
+        .unwrap_or_default();
     let arguments = match json::parse_str(arguments) {
         Ok(Json::Object(object)) => Map::from_json(&object),
         Ok(_) => Map::default(),
@@ -127,10 +142,14 @@ pub(super) fn is_developer_tool(tool: &Json<'_>) -> bool {
     };
     let fits = |key: &str, test: fn(&Json<'_>) -> bool| function.get(key).is_none_or(test);
     tool.get("type").and_then(Json::as_str) == Some("function")
-        && function.get("name").is_some_and(|name| name.as_str().is_some())
+        && function
+            .get("name")
+            .is_some_and(|name| name.as_str().is_some())
         && fits("description", |value| value.as_str().is_some())
         && fits("parameters", |value| value.as_object().is_some())
-        && fits("strict", |value| value.is_null() || lax_bool(value).is_some())
+        && fits("strict", |value| {
+            value.is_null() || lax_bool(value).is_some()
+        })
 }
 
 /// A developer message's tool, known keys first.
@@ -141,7 +160,12 @@ pub(super) fn developer_tool(tool: &Json<'_>) -> Data {
     let mut entries: Vec<(Key, Data)> = Vec::new();
     if let Some(function) = object.get("function").and_then(Json::as_object) {
         let mut known = Vec::new();
-        append_in_order(&mut known, function, &[], &["name", "description", "parameters", "strict"]);
+        append_in_order(
+            &mut known,
+            function,
+            &[],
+            &["name", "description", "parameters", "strict"],
+        );
         for (key, value) in &mut known {
             if key.as_str() == "strict"
                 && let Some(strict) = function.get("strict").and_then(lax_bool)

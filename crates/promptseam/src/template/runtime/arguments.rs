@@ -45,7 +45,9 @@ impl<const N: usize> Arguments<N> {
 
     /// A string that must be there.
     pub(super) fn text(&self, at: usize) -> Result<&str, Error> {
-        self.get(at).and_then(Value::as_str).ok_or_else(|| fault("expected a string"))
+        self.get(at)
+            .and_then(Value::as_str)
+            .ok_or_else(|| fault("expected a string"))
     }
 
     /// A string that may be left out or `None`.

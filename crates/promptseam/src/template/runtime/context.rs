@@ -27,7 +27,11 @@ impl Context {
         tokens: Arc<[(&'static str, Value)]>,
         now: Now,
     ) -> Self {
-        let messages: Vec<Value> = messages.iter().cloned().map(Value::from_dyn_object).collect();
+        let messages: Vec<Value> = messages
+            .iter()
+            .cloned()
+            .map(Value::from_dyn_object)
+            .collect();
         Self {
             messages: Value::from(messages),
             arguments,

@@ -30,9 +30,15 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_filter("float", float);
     environment.add_filter("round", round);
     environment.add_filter("replace", replace);
-    environment.add_filter("upper", |value: &Value| print::to_text(value).map(|text| text.to_uppercase()));
-    environment.add_filter("lower", |value: &Value| print::to_text(value).map(|text| text.to_lowercase()));
-    environment.add_filter("capitalize", |value: &Value| print::to_text(value).map(|text| methods::capitalize(&text)));
+    environment.add_filter("upper", |value: &Value| {
+        print::to_text(value).map(|text| text.to_uppercase())
+    });
+    environment.add_filter("lower", |value: &Value| {
+        print::to_text(value).map(|text| text.to_lowercase())
+    });
+    environment.add_filter("capitalize", |value: &Value| {
+        print::to_text(value).map(|text| methods::capitalize(&text))
+    });
     environment.add_filter("title", title);
     environment.add_filter("center", center);
     environment.add_filter("indent", indent);
@@ -84,7 +90,11 @@ fn trim(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
 
 fn join(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let args = Arguments::new(&args.into_values(), ["d", "attribute"])?;
-    let between = args.get(0).map(print::to_text).transpose()?.unwrap_or_default();
+    let between = args
+        .get(0)
+        .map(print::to_text)
+        .transpose()?
+        .unwrap_or_default();
     let mut out = String::new();
     for (at, item) in iterate(value)?.into_iter().enumerate() {
         if at > 0 {
@@ -107,7 +117,9 @@ fn by_attribute(item: &Value, attribute: &Value) -> Result<Value, Error> {
     };
     let mut item = item.clone();
     for part in path.split('.') {
-        let key = part.parse::<u64>().map_or_else(|_| Value::from(part), Value::from);
+        let key = part
+            .parse::<u64>()
+            .map_or_else(|_| Value::from(part), Value::from);
         item = item.get_item(&key)?;
     }
     Ok(item)
@@ -148,7 +160,10 @@ fn int(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
         let base = u32::try_from(args.optional_integer(1)?.unwrap_or(10)).unwrap_or(10);
         let parsed = parse_int(text::strip(text), base);
         let by_float = || parse_float(text).and_then(whole);
-        return Ok(parsed.map(Value::from).or_else(by_float).unwrap_or_else(default));
+        return Ok(parsed
+            .map(Value::from)
+            .or_else(by_float)
+            .unwrap_or_else(default));
     }
     match value.kind() {
         ValueKind::Number => Ok(value.clone()),
@@ -177,7 +192,10 @@ fn parse_int(text: &str, base: u32) -> Option<i128> {
         2 => ["0b", "0B"],
         _ => ["", ""],
     };
-    let digits = prefix.iter().find_map(|p| digits.strip_prefix(p).filter(|_| !p.is_empty())).unwrap_or(digits);
+    let digits = prefix
+        .iter()
+        .find_map(|p| digits.strip_prefix(p).filter(|_| !p.is_empty()))
+        .unwrap_or(digits);
     if !(2..=36).contains(&base) || digits.starts_with(['+', '-']) {
         return None;
     }
@@ -222,7 +240,9 @@ fn round(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     }
     let integer_in = print::float(value).is_none();
     let number = match value.kind() {
-        ValueKind::Number => f64::try_from(value.clone()).map_err(|_| fault("number out of range"))?,
+        ValueKind::Number => {
+            f64::try_from(value.clone()).map_err(|_| fault("number out of range"))?
+        }
         ValueKind::Bool => f64::from(u8::from(value.is_true())),
         _ => return Err(fault("round takes a number")),
     };
@@ -242,7 +262,11 @@ fn round(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
         "common" => {
             let unit = 10f64.powi(-precision);
             let rounded = (number / unit).round_ties_even() * unit;
-            Ok(if integer_in { Value::from(rounded as i64) } else { Value::from(rounded) })
+            Ok(if integer_in {
+                Value::from(rounded as i64)
+            } else {
+                Value::from(rounded)
+            })
         }
         _ => Err(fault("method must be common, ceil or floor")),
     }
@@ -253,7 +277,13 @@ fn replace(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>) -> Resul
     let missing = || fault("replace takes two strings");
     let old = print::to_text(args.get(0).ok_or_else(missing)?)?;
     let new = print::to_text(args.get(1).ok_or_else(missing)?)?;
-    methods::replace(state, &print::to_text(value)?, &old, &new, args.optional_integer(2)?)
+    methods::replace(
+        state,
+        &print::to_text(value)?,
+        &old,
+        &new,
+        args.optional_integer(2)?,
+    )
 }
 
 /// Jinja2's own `title`: words end at whitespace, hyphens and brackets.
@@ -273,7 +303,9 @@ fn title(value: &Value) -> Result<String, Error> {
 }
 
 fn center(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
-    let width = Arguments::new(&args.into_values(), ["width"])?.optional_integer(0)?.unwrap_or(80);
+    let width = Arguments::new(&args.into_values(), ["width"])?
+        .optional_integer(0)?
+        .unwrap_or(80);
     methods::justify(state, &print::to_text(value)?, "center", width, " ")
 }
 
@@ -287,10 +319,14 @@ fn indent(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>) -> Result
             None => " ".repeat(integer(width)?.clamp(0, 1 << 16) as usize),
         },
     };
-    let text = value.as_str().ok_or_else(|| fault("indent takes a string"))?;
+    let text = value
+        .as_str()
+        .ok_or_else(|| fault("indent takes a string"))?;
     let lines: Vec<&str> = text::lines(text).map(text::without_end).collect();
     // What ends in a line break has an empty last line.
-    let open = text::lines(text).last().is_none_or(|line| text::without_end(line) != line);
+    let open = text::lines(text)
+        .last()
+        .is_none_or(|line| text::without_end(line) != line);
     let lines = lines.into_iter().chain(open.then_some(""));
     let (first, blank) = (args.flag(1, false), args.flag(2, false));
     let mut out = String::with_capacity(text.len() * 2);
@@ -298,7 +334,11 @@ fn indent(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>) -> Result
         if at > 0 {
             out.push('\n');
         }
-        let pads = if at == 0 { first } else { blank || !line.is_empty() };
+        let pads = if at == 0 {
+            first
+        } else {
+            blank || !line.is_empty()
+        };
         if pads {
             out.push_str(&pad);
         }
@@ -310,7 +350,10 @@ fn indent(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>) -> Result
 
 /// `truncate(length=255, killwords=False, end="...", leeway=5)`.
 fn truncate(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
-    let args = Arguments::new(&args.into_values(), ["length", "killwords", "end", "leeway"])?;
+    let args = Arguments::new(
+        &args.into_values(),
+        ["length", "killwords", "end", "leeway"],
+    )?;
     let text = print::to_text(value)?;
     let end = args.optional_text(2)?.unwrap_or("...");
     let size = |at, default| -> Result<usize, Error> {
@@ -342,8 +385,10 @@ fn format(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>) -> Result
     let pattern = print::to_text(value)?;
     let filled = match args.into_values().as_slice() {
         [named] if named.is_kwargs() => {
-            let pairs: Result<Vec<_>, Error> =
-                named.try_iter()?.map(|key| Ok((key.to_string(), named.get_item(&key)?))).collect();
+            let pairs: Result<Vec<_>, Error> = named
+                .try_iter()?
+                .map(|key| Ok((key.to_string(), named.get_item(&key)?)))
+                .collect();
             Value::from_pairs(pairs?)
         }
         values => Value::from(Tuple::from(values.to_vec())),
@@ -372,14 +417,23 @@ fn first(value: &Value) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
         return Ok(text.chars().next().map_or(Value::UNDEFINED, Value::from));
     }
-    Ok(iterate(value)?.into_iter().next().unwrap_or(Value::UNDEFINED))
+    Ok(iterate(value)?
+        .into_iter()
+        .next()
+        .unwrap_or(Value::UNDEFINED))
 }
 
 fn last(value: &Value) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
-        return Ok(text.chars().next_back().map_or(Value::UNDEFINED, Value::from));
+        return Ok(text
+            .chars()
+            .next_back()
+            .map_or(Value::UNDEFINED, Value::from));
     }
-    Ok(iterate(value)?.into_iter().next_back().unwrap_or(Value::UNDEFINED))
+    Ok(iterate(value)?
+        .into_iter()
+        .next_back()
+        .unwrap_or(Value::UNDEFINED))
 }
 
 fn abs(value: &Value) -> Result<Value, Error> {
@@ -387,12 +441,16 @@ fn abs(value: &Value) -> Result<Value, Error> {
         return Ok(Value::from(number.abs()));
     }
     if value.kind() == ValueKind::Number {
-        let number = i128::try_from(value.clone()).ok().and_then(i128::checked_abs);
+        let number = i128::try_from(value.clone())
+            .ok()
+            .and_then(i128::checked_abs);
         let number = number.ok_or_else(|| fault("integer out of range"))?;
         return Ok(i64::try_from(number).map_or_else(|_| Value::from(number), Value::from));
     }
     if let Some(BigInt(text)) = value.downcast_object_ref() {
-        return Ok(Value::from_object(BigInt(text.trim_start_matches('-').into())));
+        return Ok(Value::from_object(BigInt(
+            text.trim_start_matches('-').into(),
+        )));
     }
     integer(value).map(|number| Value::from(number.abs()))
 }

@@ -31,12 +31,18 @@ fn cycler(items: Rest<Value>) -> Result<Value, Error> {
         return Err(fault("cycler takes at least one item"));
     }
     let items = items.to_vec();
-    Ok(Value::from_object(Cycler { items, at: AtomicUsize::new(0) }))
+    Ok(Value::from_object(Cycler {
+        items,
+        at: AtomicUsize::new(0),
+    }))
 }
 
 impl Cycler {
     fn item(&self, at: usize) -> Value {
-        self.items.get(at % self.items.len()).cloned().unwrap_or_default()
+        self.items
+            .get(at % self.items.len())
+            .cloned()
+            .unwrap_or_default()
     }
 }
 

@@ -15,7 +15,17 @@ use super::{
 pub(super) fn is_dict_method(name: &str) -> bool {
     matches!(
         name,
-        "items" | "keys" | "values" | "get" | "copy" | "pop" | "popitem" | "update" | "setdefault" | "clear" | "fromkeys"
+        "items"
+            | "keys"
+            | "values"
+            | "get"
+            | "copy"
+            | "pop"
+            | "popitem"
+            | "update"
+            | "setdefault"
+            | "clear"
+            | "fromkeys"
     )
 }
 
@@ -35,7 +45,9 @@ pub(super) fn call(
         ValueKind::Seq | ValueKind::Iterable => list_method(value, name, args),
         ValueKind::Number if name == "is_integer" && args.is_empty() => {
             let number = super::print::float(value);
-            Ok(Value::from(number.is_none_or(|number| number.fract() == 0.0)))
+            Ok(Value::from(
+                number.is_none_or(|number| number.fract() == 0.0),
+            ))
         }
         _ => Err(unknown()),
     }
@@ -68,7 +80,8 @@ fn dict_method(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error
         "items" if args.is_empty() => pairs().map(Value::from),
         "keys" if args.is_empty() => Ok(Value::from_iter(value.try_iter()?)),
         "values" if args.is_empty() => {
-            let values: Result<Vec<_>, _> = value.try_iter()?.map(|key| value.get_item(&key)).collect();
+            let values: Result<Vec<_>, _> =
+                value.try_iter()?.map(|key| value.get_item(&key)).collect();
             values.map(Value::from)
         }
         "copy" if args.is_empty() => Ok(value.clone()),
@@ -79,12 +92,13 @@ fn dict_method(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error
 
 fn list_method(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     match (name, args) {
-        ("count", [wanted]) => {
-            Ok(Value::from(value.try_iter()?.filter(|item| item == wanted).count()))
-        }
+        ("count", [wanted]) => Ok(Value::from(
+            value.try_iter()?.filter(|item| item == wanted).count(),
+        )),
         ("index", [wanted]) => {
             let at = value.try_iter()?.position(|item| item == *wanted);
-            at.map(Value::from).ok_or_else(|| fault("value is not in list"))
+            at.map(Value::from)
+                .ok_or_else(|| fault("value is not in list"))
         }
         ("copy", []) => Ok(value.clone()),
         _ => Err(unknown()),
@@ -94,7 +108,10 @@ fn list_method(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error
 /// What a character set, or whitespace by default, is trimmed off.
 fn trims(set: Option<&str>) -> impl Fn(char) -> bool {
     let set: Option<Vec<char>> = set.map(|set| set.chars().collect());
-    move |character| set.as_ref().map_or(is_space(character), |set| set.contains(&character))
+    move |character| {
+        set.as_ref()
+            .map_or(is_space(character), |set| set.contains(&character))
+    }
 }
 
 fn string_method(
@@ -104,9 +121,14 @@ fn string_method(
     args: &[Value],
 ) -> Result<Value, Error> {
     let none = |value: Value| {
-        if args.is_empty() { Ok(value) } else { Err(fault("this method takes no arguments")) }
+        if args.is_empty() {
+            Ok(value)
+        } else {
+            Err(fault("this method takes no arguments"))
+        }
     };
-    let all = |test: fn(char) -> bool| none(Value::from(!text.is_empty() && text.chars().all(test)));
+    let all =
+        |test: fn(char) -> bool| none(Value::from(!text.is_empty() && text.chars().all(test)));
     match name {
         "strip" | "lstrip" | "rstrip" => {
             let args = Arguments::new(args, ["chars"])?;
@@ -125,7 +147,10 @@ fn string_method(
         "splitlines" => {
             let keep = Arguments::new(args, ["keepends"])?.flag(0, false);
             let lines = text::lines(text);
-            Ok(lines.map(|line| if keep { line } else { text::without_end(line) }).map(Value::from).collect())
+            Ok(lines
+                .map(|line| if keep { line } else { text::without_end(line) })
+                .map(Value::from)
+                .collect())
         }
         "partition" | "rpartition" => partition(text, name == "rpartition", args),
         "find" | "rfind" | "index" | "rindex" => {
@@ -145,12 +170,22 @@ fn string_method(
         }
         "replace" => {
             let args = Arguments::new(args, ["old", "new", "count"])?;
-            replace(state, text, args.text(0)?, args.text(1)?, args.optional_integer(2)?)
+            replace(
+                state,
+                text,
+                args.text(0)?,
+                args.text(1)?,
+                args.optional_integer(2)?,
+            )
         }
         "removeprefix" | "removesuffix" => {
             let args = Arguments::new(args, ["affix"])?;
             let affix = args.text(0)?;
-            let cut = if name == "removeprefix" { text.strip_prefix(affix) } else { text.strip_suffix(affix) };
+            let cut = if name == "removeprefix" {
+                text.strip_prefix(affix)
+            } else {
+                text.strip_suffix(affix)
+            };
             Ok(Value::from(cut.unwrap_or(text)))
         }
         "join" => {
@@ -180,7 +215,13 @@ fn string_method(
                 Some(digits) => text.split_at(text.len() - digits.len()),
                 None => ("", text),
             };
-            let padded = justify(state, digits, "rjust", integer(width)?.saturating_sub(sign.len() as i64), "0")?;
+            let padded = justify(
+                state,
+                digits,
+                "rjust",
+                integer(width)?.saturating_sub(sign.len() as i64),
+                "0",
+            )?;
             Ok(Value::from(format!("{sign}{padded}")))
         }
         "upper" => none(Value::from(text.to_uppercase())),
@@ -195,24 +236,45 @@ fn string_method(
         // Rust does not tell digits from other numbers such as fractions.
         "isdigit" | "isdecimal" | "isnumeric" => all(char::is_numeric),
         "isascii" => none(Value::from(text.is_ascii())),
-        "islower" => none(Value::from(cased(text, char::is_lowercase, char::is_uppercase))),
-        "isupper" => none(Value::from(cased(text, char::is_uppercase, char::is_lowercase))),
-        "istitle" => none(Value::from(text.chars().any(char::is_alphabetic) && title(text) == text)),
+        "islower" => none(Value::from(cased(
+            text,
+            char::is_lowercase,
+            char::is_uppercase,
+        ))),
+        "isupper" => none(Value::from(cased(
+            text,
+            char::is_uppercase,
+            char::is_lowercase,
+        ))),
+        "istitle" => none(Value::from(
+            text.chars().any(char::is_alphabetic) && title(text) == text,
+        )),
         "isidentifier" => {
             let mut characters = text.chars();
-            let first = characters.next().is_some_and(|c| c.is_alphabetic() || c == '_');
-            none(Value::from(first && characters.all(|c| c.is_alphanumeric() || c == '_')))
+            let first = characters
+                .next()
+                .is_some_and(|c| c.is_alphabetic() || c == '_');
+            none(Value::from(
+                first && characters.all(|c| c.is_alphanumeric() || c == '_'),
+            ))
         }
         "encode" => {
             let args = Arguments::new(args, ["encoding", "errors"])?;
-            match args.optional_text(0)?.unwrap_or("utf-8").to_ascii_lowercase().as_str() {
+            match args
+                .optional_text(0)?
+                .unwrap_or("utf-8")
+                .to_ascii_lowercase()
+                .as_str()
+            {
                 "utf-8" | "utf8" => Ok(Value::from_bytes(text.as_bytes().to_vec())),
                 "ascii" if text.is_ascii() => Ok(Value::from_bytes(text.as_bytes().to_vec())),
                 _ => Err(fault("only UTF-8 is supported here")),
             }
         }
         "expandtabs" => {
-            let size = Arguments::new(args, ["tabsize"])?.optional_integer(0)?.unwrap_or(8);
+            let size = Arguments::new(args, ["tabsize"])?
+                .optional_integer(0)?
+                .unwrap_or(8);
             expand_tabs(state, text, usize::try_from(size).unwrap_or(0))
         }
         "format" => printf::str_format(state, text, args),
@@ -228,7 +290,10 @@ fn cased(text: &str, wanted: fn(char) -> bool, other: fn(char) -> bool) -> bool 
 pub(super) fn capitalize(text: &str) -> String {
     let mut characters = text.chars();
     match characters.next() {
-        Some(first) => first.to_uppercase().chain(characters.as_str().to_lowercase().chars()).collect(),
+        Some(first) => first
+            .to_uppercase()
+            .chain(characters.as_str().to_lowercase().chars())
+            .collect(),
         None => String::new(),
     }
 }
@@ -286,7 +351,11 @@ fn between(text: &str, start: Option<i64>, end: Option<i64>) -> (Option<&str>, u
 fn find(text: &str, from_right: bool, args: &[Value]) -> Result<i64, Error> {
     let (part, needle, before) = search(text, args)?;
     let found = part.and_then(|part| {
-        let at = if from_right { part.rfind(&*needle) } else { part.find(&*needle) };
+        let at = if from_right {
+            part.rfind(&*needle)
+        } else {
+            part.find(&*needle)
+        };
         at.map(|at| before + part[..at].chars().count())
     });
     Ok(found.map_or(-1, |at| at as i64))
@@ -296,8 +365,16 @@ fn affix(text: &str, start: bool, args: &[Value]) -> Result<Value, Error> {
     let args = Arguments::new(args, ["affix", "start", "end"])?;
     let (part, _) = between(text, args.optional_integer(1)?, args.optional_integer(2)?);
     let has = |affix: &Value| {
-        let affix = affix.as_str().ok_or_else(|| fault("expected a string or a tuple of them"))?;
-        Ok(part.is_some_and(|part| if start { part.starts_with(affix) } else { part.ends_with(affix) }))
+        let affix = affix
+            .as_str()
+            .ok_or_else(|| fault("expected a string or a tuple of them"))?;
+        Ok(part.is_some_and(|part| {
+            if start {
+                part.starts_with(affix)
+            } else {
+                part.ends_with(affix)
+            }
+        }))
     };
     match args.get(0) {
         Some(affixes) if affixes.is_tuple() => {
@@ -334,12 +411,20 @@ fn split(text: &str, from_right: bool, args: &[Value]) -> Result<Value, Error> {
 fn split_space(text: &str, from_right: bool, limit: usize) -> Vec<&str> {
     let mut parts = Vec::new();
     let trim = |text: &'_ str| -> usize {
-        if from_right { text.trim_end_matches(is_space).len() } else { text.len() - text.trim_start_matches(is_space).len() }
+        if from_right {
+            text.trim_end_matches(is_space).len()
+        } else {
+            text.len() - text.trim_start_matches(is_space).len()
+        }
     };
     let mut rest = text;
     loop {
         let cut = trim(rest);
-        rest = if from_right { &rest[..cut] } else { &rest[cut..] };
+        rest = if from_right {
+            &rest[..cut]
+        } else {
+            &rest[cut..]
+        };
         if rest.is_empty() {
             return parts;
         }
@@ -366,7 +451,11 @@ fn partition(text: &str, from_right: bool, args: &[Value]) -> Result<Value, Erro
     if separator.is_empty() {
         return Err(fault("empty separator"));
     }
-    let found = if from_right { text.rsplit_once(separator) } else { text.split_once(separator) };
+    let found = if from_right {
+        text.rsplit_once(separator)
+    } else {
+        text.split_once(separator)
+    };
     let parts = match (found, from_right) {
         (Some((before, after)), _) => [before, separator, after],
         (None, true) => ["", "", text],
@@ -383,12 +472,18 @@ pub(super) fn replace(
     new: &str,
     count: Option<i64>,
 ) -> Result<Value, Error> {
-    let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    let count = count
+        .and_then(|count| usize::try_from(count).ok())
+        .unwrap_or(usize::MAX);
     let hits = match old {
         "" => text.len() + 1,
         _ => text.matches(old).count(),
     };
-    budget::charge(state, text.len().saturating_add(hits.min(count).saturating_mul(new.len())))?;
+    budget::charge(
+        state,
+        text.len()
+            .saturating_add(hits.min(count).saturating_mul(new.len())),
+    )?;
     Ok(Value::from(text.replacen(old, new, count)))
 }
 

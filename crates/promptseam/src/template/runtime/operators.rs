@@ -37,7 +37,11 @@ fn is_list(value: &Value) -> bool {
 
 /// The items as what they came in: a tuple or a list.
 fn sequence(tuple: bool, items: Vec<Value>) -> Value {
-    if tuple { Value::from(Tuple::from(items)) } else { Value::from(items) }
+    if tuple {
+        Value::from(Tuple::from(items))
+    } else {
+        Value::from(items)
+    }
 }
 
 /// Two numbers as Python's arithmetic takes them.
@@ -78,7 +82,10 @@ fn add(state: &mut State, left: &Value, right: &Value) -> Result<Value, Error> {
         return Ok(Value::from([left, right].concat()));
     }
     if is_list(left) && is_list(right) && left.is_tuple() == right.is_tuple() {
-        let length = left.len().unwrap_or(0).saturating_add(right.len().unwrap_or(0));
+        let length = left
+            .len()
+            .unwrap_or(0)
+            .saturating_add(right.len().unwrap_or(0));
         budget::charge(state, length.saturating_mul(ITEM))?;
         let items = left.try_iter()?.chain(right.try_iter()?).collect();
         return Ok(sequence(left.is_tuple(), items));
@@ -107,8 +114,14 @@ fn multiply(state: &mut State, left: &Value, right: &Value) -> Result<Value, Err
         return Ok(Value::from(text.repeat(times)));
     }
     let items: Vec<Value> = what.try_iter()?.collect();
-    budget::charge(state, items.len().saturating_mul(times).saturating_mul(ITEM))?;
-    Ok(sequence(what.is_tuple(), (0..times).flat_map(|_| items.iter().cloned()).collect()))
+    budget::charge(
+        state,
+        items.len().saturating_mul(times).saturating_mul(ITEM),
+    )?;
+    Ok(sequence(
+        what.is_tuple(),
+        (0..times).flat_map(|_| items.iter().cloned()).collect(),
+    ))
 }
 
 fn remainder(state: &mut State, left: &Value, right: &Value) -> Result<Value, Error> {
@@ -120,13 +133,25 @@ fn remainder(state: &mut State, left: &Value, right: &Value) -> Result<Value, Er
         Numbers::Integers(_, 0) => Err(by_zero()),
         Numbers::Integers(left, right) => {
             let rest = left.checked_rem(right).unwrap_or(0);
-            exact(Some(if rest != 0 && (rest < 0) != (right < 0) { rest + right } else { rest }))
+            exact(Some(if rest != 0 && (rest < 0) != (right < 0) {
+                rest + right
+            } else {
+                rest
+            }))
         }
         Numbers::Floats(_, 0.0) => Err(by_zero()),
         Numbers::Floats(left, right) => {
             let rest = left % right;
-            let rest = if rest == 0.0 { 0.0_f64.copysign(right) } else { rest };
-            Ok(Value::from(if (rest < 0.0) != (right < 0.0) { rest + right } else { rest }))
+            let rest = if rest == 0.0 {
+                0.0_f64.copysign(right)
+            } else {
+                rest
+            };
+            Ok(Value::from(if (rest < 0.0) != (right < 0.0) {
+                rest + right
+            } else {
+                rest
+            }))
         }
     }
 }
@@ -163,7 +188,10 @@ fn slice_text(text: &str, start: Option<i64>, stop: Option<i64>, step: i64) -> S
     if text.is_ascii() {
         let bytes = text.as_bytes();
         let taken = positions(bytes.len(), start, stop, step);
-        return taken.filter_map(|at| bytes.get(at)).map(|&byte| char::from(byte)).collect();
+        return taken
+            .filter_map(|at| bytes.get(at))
+            .map(|&byte| char::from(byte))
+            .collect();
     }
     let characters: Vec<char> = text.chars().collect();
     positions(characters.len(), start, stop, step)
@@ -172,10 +200,11 @@ fn slice_text(text: &str, start: Option<i64>, stop: Option<i64>, step: i64) -> S
 }
 
 /// What a `for` loop goes over: MiniJinja takes `None` for empty, Python
-/// doesn't.
-fn iterated(value: &Value) -> Result<Value, Error> {
+/// doesn't. `text` is what one round prints in any case.
+fn iterated(state: &mut State, value: &Value, text: usize) -> Result<Value, Error> {
     if value.is_none() {
         return Err(fault("None is not iterable"));
     }
+    budget::charge(state, value.len().unwrap_or(0).saturating_mul(text))?;
     Ok(value.clone())
 }

@@ -10,14 +10,26 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_test("number", |value: &Value| {
         value.is_number() || value.kind() == ValueKind::Bool || is_big(value)
     });
-    environment.add_test("integer", |value: &Value| value.is_integer() || is_big(value));
+    environment.add_test("integer", |value: &Value| {
+        value.is_integer() || is_big(value)
+    });
     environment.add_test("float", |value: &Value| print::float(value).is_some());
     environment.add_test("callable", is_callable);
-    environment.add_test("lower", |value: &Value| cased(value, char::is_lowercase, char::is_uppercase));
-    environment.add_test("upper", |value: &Value| cased(value, char::is_uppercase, char::is_lowercase));
-    environment.add_test("odd", |value: &Value| Ok::<_, Error>(remainder(value, 2)? == 1.0));
-    environment.add_test("even", |value: &Value| Ok::<_, Error>(remainder(value, 2)? == 0.0));
-    environment.add_test("divisibleby", |value: &Value, by: i64| Ok::<_, Error>(remainder(value, by)? == 0.0));
+    environment.add_test("lower", |value: &Value| {
+        cased(value, char::is_lowercase, char::is_uppercase)
+    });
+    environment.add_test("upper", |value: &Value| {
+        cased(value, char::is_uppercase, char::is_lowercase)
+    });
+    environment.add_test("odd", |value: &Value| {
+        Ok::<_, Error>(remainder(value, 2)? == 1.0)
+    });
+    environment.add_test("even", |value: &Value| {
+        Ok::<_, Error>(remainder(value, 2)? == 0.0)
+    });
+    environment.add_test("divisibleby", |value: &Value, by: i64| {
+        Ok::<_, Error>(remainder(value, by)? == 0.0)
+    });
     for name in ["int", "startingwith", "endingwith", "safe"] {
         environment.remove_test(name);
     }
@@ -39,7 +51,9 @@ fn remainder(value: &Value, by: i64) -> Result<f64, Error> {
     if let Some(BigInt(text)) = value.downcast_object_ref() {
         let digits = text.bytes().filter(u8::is_ascii_digit);
         let modulus = i128::from(by).abs();
-        let rest = digits.fold(0, |rest, digit| (rest * 10 + i128::from(digit - b'0')) % modulus);
+        let rest = digits.fold(0, |rest, digit| {
+            (rest * 10 + i128::from(digit - b'0')) % modulus
+        });
         return Ok(rest as f64);
     }
     if let (ValueKind::Number, Ok(number)) = (value.kind(), i128::try_from(value.clone())) {

@@ -7,7 +7,10 @@ use minijinja::{
     value::{ObjectRepr, ValueKind},
 };
 
-use super::{budget, fault, objects::{BigInt, to_value}};
+use super::{
+    budget, fault,
+    objects::{BigInt, to_value},
+};
 use crate::{
     json::push_float_repr,
     template::data::{Data, List, Map},
@@ -99,7 +102,11 @@ pub(super) fn push_repr(out: &mut String, value: &Value, depth: usize) -> Result
     } else {
         match object.repr() {
             ObjectRepr::Seq | ObjectRepr::Iterable => {
-                let (open, close) = if value.is_tuple() { ("(", ")") } else { ("[", "]") };
+                let (open, close) = if value.is_tuple() {
+                    ("(", ")")
+                } else {
+                    ("[", "]")
+                };
                 out.push_str(open);
                 let mut count = 0;
                 for item in value.try_iter()? {
@@ -181,7 +188,11 @@ fn push_data(out: &mut String, data: &Data) {
 
 /// Appends a string as Python's `repr` quotes it.
 pub(super) fn push_quoted(out: &mut String, text: &str) {
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
     out.push(quote);
     for character in text.chars() {
         match character {
@@ -220,7 +231,11 @@ fn is_printable(character: char) -> bool {
 }
 
 fn push_bytes(out: &mut String, bytes: &[u8]) {
-    let quote = if bytes.contains(&b'\'') && !bytes.contains(&b'"') { '"' } else { '\'' };
+    let quote = if bytes.contains(&b'\'') && !bytes.contains(&b'"') {
+        '"'
+    } else {
+        '\''
+    };
     out.push('b');
     out.push(quote);
     for &byte in bytes {

@@ -43,7 +43,9 @@ pub(super) fn printf(state: &mut State, pattern: &str, value: &Value) -> Result<
                 item
             }
             Some(_) => return Err(fault("format requires a mapping")),
-            None => values.next().ok_or_else(|| fault("not enough arguments for a format"))?,
+            None => values
+                .next()
+                .ok_or_else(|| fault("not enough arguments for a format"))?,
         };
         field.push(state, &mut out, &item)?;
         budget::charge(state, out.len())?;
@@ -92,7 +94,17 @@ impl<'p> Field<'p> {
         let kind = after_length.chars().next().ok_or_else(bad)?;
         let spec = format!("%{}{kind}", &start[..start.len() - after.len()]);
         let after = &after_length[kind.len_utf8()..];
-        Ok((Self { spec, key, left, width: width.unwrap_or(0), precision, kind }, after))
+        Ok((
+            Self {
+                spec,
+                key,
+                left,
+                width: width.unwrap_or(0),
+                precision,
+                kind,
+            },
+            after,
+        ))
     }
 
     fn push(&self, state: &mut State, out: &mut String, item: &Value) -> Result<(), Error> {
@@ -113,7 +125,11 @@ impl<'p> Field<'p> {
                 return Ok(());
             }
             _ => {
-                out.push_str(&format(FormatStyle::Printf, &self.spec, std::slice::from_ref(item))?);
+                out.push_str(&format(
+                    FormatStyle::Printf,
+                    &self.spec,
+                    std::slice::from_ref(item),
+                )?);
                 return Ok(());
             }
         };
@@ -156,7 +172,10 @@ pub(super) fn str_format(
         return Err(budget::too_large());
     }
     let plain = values.iter().all(|value| {
-        matches!(value.kind(), ValueKind::String | ValueKind::Number | ValueKind::Bool | ValueKind::Map)
+        matches!(
+            value.kind(),
+            ValueKind::String | ValueKind::Number | ValueKind::Bool | ValueKind::Map
+        )
     });
     let text = match plain {
         true => format(FormatStyle::StrFormat, pattern, values)?,

@@ -54,7 +54,9 @@ pub(super) fn byte_offset(text: &str, at: usize) -> usize {
     if text.is_ascii() {
         return at.min(text.len());
     }
-    text.char_indices().nth(at).map_or(text.len(), |(offset, _)| offset)
+    text.char_indices()
+        .nth(at)
+        .map_or(text.len(), |(offset, _)| offset)
 }
 
 /// Lines as `str.splitlines` finds them, each with its end.
@@ -65,7 +67,11 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
             return None;
         }
         let is_end = |c| {
-            matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
+            matches!(
+                c,
+                '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'
+                    ..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}'
+            )
         };
         let end = match rest.char_indices().find(|&(_, c)| is_end(c)) {
             Some((at, '\r')) if rest[at..].starts_with("\r\n") => at + 2,
@@ -81,7 +87,9 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
 /// A line without what ends it.
 pub(super) fn without_end(line: &str) -> &str {
     let cut = line.strip_suffix("\r\n").or_else(|| {
-        line.strip_suffix(['\n', '\r', '\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\u{85}', '\u{2028}', '\u{2029}'])
+        line.strip_suffix([
+            '\n', '\r', '\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\u{85}', '\u{2028}', '\u{2029}',
+        ])
     });
     cut.unwrap_or(line)
 }

@@ -13,15 +13,27 @@ use super::{
 };
 use crate::{
     json::{Encoder, Indent, MAX_DEPTH, Style, push_float_repr},
-    template::{MAX_OUTPUT, data::{List, Map}},
+    template::{
+        MAX_OUTPUT,
+        data::{List, Map},
+    },
 };
 
 /// `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-pub(super) fn tojson(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
-    let args = Arguments::new(&args.into_values(), ["ensure_ascii", "indent", "separators", "sort_keys"])?;
+pub(super) fn tojson(
+    state: &mut State,
+    value: &Value,
+    args: Rest<ValueOrKwargs>,
+) -> Result<Value, Error> {
+    let args = Arguments::new(
+        &args.into_values(),
+        ["ensure_ascii", "indent", "separators", "sort_keys"],
+    )?;
     let indent = match args.some(1) {
         None => None,
-        Some(text) if text.as_str().is_some() => text.as_str().map(|text| Indent::Text(text.into())),
+        Some(text) if text.as_str().is_some() => {
+            text.as_str().map(|text| Indent::Text(text.into()))
+        }
         Some(count) => Some(Indent::Spaces(integer(count)?.clamp(0, 1 << 16) as usize)),
     };
     let mut style = Style {
@@ -32,7 +44,11 @@ pub(super) fn tojson(state: &mut State, value: &Value, args: Rest<ValueOrKwargs>
     };
     if let Some(separators) = args.some(2) {
         let mut parts = separators.try_iter()?;
-        let mut part = || parts.next().and_then(|part| part.as_str().map(str::to_owned));
+        let mut part = || {
+            parts
+                .next()
+                .and_then(|part| part.as_str().map(str::to_owned))
+        };
         let (Some(item), Some(key)) = (part(), part()) else {
             return Err(fault("separators are two strings"));
         };

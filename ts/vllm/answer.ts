@@ -77,6 +77,12 @@ export class Answer implements AsyncIterable<Chunk>, AsyncDisposable {
     this.#context = context;
   }
 
+  /** Length of the request's body. */
+  get bodyBytes(): number {
+    const { body } = this.#request;
+    return typeof body === "string" ? Buffer.byteLength(body) : body.length;
+  }
+
   /** The chunks; can be asked for once. @throws PromptseamError `PS_CLOSED` the second time */
   [Symbol.asyncIterator](): AsyncIterator<Chunk, void, void> {
     if (this.#iterator !== null || this.#cancelled) {

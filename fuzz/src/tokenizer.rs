@@ -79,7 +79,7 @@ fn main() -> ExitCode {
                     let long = round % RUN < LONG_PER_RUN;
                     try_one(pair, words, seed, long, counts);
                     round += 1;
-                    if worker == 0 && round % 8192 == 0 && !options.json {
+                    if worker == 0 && round.is_multiple_of(8192) && !options.json {
                         let texts = counts.texts.load(Ordering::Relaxed);
                         println!("{:4} s  {texts} texts", start.elapsed().as_secs());
                     }
@@ -88,8 +88,8 @@ fn main() -> ExitCode {
         }
     });
 
-    let [texts, long, cuts] = [&counts.texts, &counts.long, &counts.cuts]
-        .map(|count| count.load(Ordering::Relaxed));
+    let [texts, long, cuts] =
+        [&counts.texts, &counts.long, &counts.cuts].map(|count| count.load(Ordering::Relaxed));
     let mismatches = counts.mismatches.load(Ordering::Relaxed);
     if options.json {
         println!(
@@ -141,9 +141,22 @@ fn load(family: &'static str) -> Pair {
     };
     let fast = load(false);
     // Comparing the reference with itself would prove nothing.
-    assert_ne!(fast.engine(), EngineKind::Reference, "{family}: {:?}", fast.fallback());
-    let literals = fast.added_tokens().iter().map(|t| t.content.clone()).collect();
-    let safe = fast.boundaries().safe().map(|t| t.content.clone()).collect();
+    assert_ne!(
+        fast.engine(),
+        EngineKind::Reference,
+        "{family}: {:?}",
+        fast.fallback()
+    );
+    let literals = fast
+        .added_tokens()
+        .iter()
+        .map(|t| t.content.clone())
+        .collect();
+    let safe = fast
+        .boundaries()
+        .safe()
+        .map(|t| t.content.clone())
+        .collect();
     Pair {
         family,
         reference: load(true),
@@ -186,7 +199,9 @@ fn try_one(pair: &Pair, words: &[String], seed: u64, long: bool, counts: &Counts
             return;
         }
         if special == Special::Recognize {
-            counts.long.fetch_add(u64::from(ours.len() > LONG), Ordering::Relaxed);
+            counts
+                .long
+                .fetch_add(u64::from(ours.len() > LONG), Ordering::Relaxed);
             check_pieces(pair, seed, &text, &ours, counts);
             check_decode(pair, seed, &text, &ours, counts);
             if !long {
@@ -207,7 +222,13 @@ fn check_pieces(pair: &Pair, seed: u64, text: &str, whole: &[u32], counts: &Coun
         let mut ids = Vec::new();
         let mut met = Vec::new();
         tokenizer
-            .encode_pieces(text, false, &mut ids, |boundary| met.push(boundary), || Ok(()))
+            .encode_pieces(
+                text,
+                false,
+                &mut ids,
+                |boundary| met.push(boundary),
+                || Ok(()),
+            )
             .unwrap();
         counts.cuts.fetch_add(met.len() as u64, Ordering::Relaxed);
         if ids != whole {
@@ -215,7 +236,10 @@ fn check_pieces(pair: &Pair, seed: u64, text: &str, whole: &[u32], counts: &Coun
             return;
         }
         if let Some(boundary) = met.get(seed as usize % met.len().max(1)) {
-            let head = pair.fast.encode(&text[..boundary.text], Special::Recognize).unwrap();
+            let head = pair
+                .fast
+                .encode(&text[..boundary.text], Special::Recognize)
+                .unwrap();
             if head != whole[..boundary.tokens] {
                 report(pair, seed, text, "boundary place", counts);
                 return;
@@ -254,8 +278,15 @@ fn check_append(
     let head = format!("{text}{}", rng.pick(&pair.safe));
     let tail = if rng.one_in(2) {
         // What might join: the rest of a literal, white space, a mark.
-        let mut tail: String = rng.pick(&pair.literals).chars().skip(rng.below(4)).collect();
-        tail.insert_str(0, rng.pick::<&str>(&["", " ", "\n", "\u{301}", "|", ">", "\u{fe0f}"]));
+        let mut tail: String = rng
+            .pick(&pair.literals)
+            .chars()
+            .skip(rng.below(4))
+            .collect();
+        tail.insert_str(
+            0,
+            rng.pick::<&str>(&["", " ", "\n", "\u{301}", "|", ">", "\u{fe0f}"]),
+        );
         tail
     } else {
         rng.pick(words).clone()
@@ -274,7 +305,13 @@ fn check_append(
         .unwrap();
     counts.cuts.fetch_add(1, Ordering::Relaxed);
     if ids != whole {
-        report(pair, seed, &format!("{head}\u{241f}{tail}"), "append", counts);
+        report(
+            pair,
+            seed,
+            &format!("{head}\u{241f}{tail}"),
+            "append",
+            counts,
+        );
     }
 }
 
@@ -295,7 +332,9 @@ fn make_text(rng: &mut Rng, pair: &Pair, words: &[String], long: bool) -> String
                 let literal = rng.pick(&pair.literals);
                 let skip = rng.below(3);
                 text.extend(literal.chars().skip(skip / 2));
-                text.push_str(rng.pick::<&str>(&["", "", " ", "\n\n", "a", "\u{301}", "  <", "\u{3000}"]));
+                text.push_str(
+                    rng.pick::<&str>(&["", "", " ", "\n\n", "a", "\u{301}", "  <", "\u{3000}"]),
+                );
             }
             6 => {
                 let run = any_character(rng);

@@ -147,7 +147,8 @@ fn noon_of(date: &str) -> i64 {
     } else {
         (year - 1, month + 9)
     };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 719_469;
+    let days =
+        365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 719_469;
     (days * 24 + 12) * 3_600_000
 }
 

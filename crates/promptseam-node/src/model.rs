@@ -156,7 +156,9 @@ fn refusal(refused: &Refused) -> Failure {
 }
 
 fn cancel_of(cancel: Option<&NativeCancel>) -> Cancel {
-    cancel.map(|cancel| cancel.cancel.clone()).unwrap_or_default()
+    cancel
+        .map(|cancel| cancel.cancel.clone())
+        .unwrap_or_default()
 }
 
 fn special_of(recognize: bool) -> Special {
@@ -236,7 +238,10 @@ impl NativeModel {
                         id: token.id,
                         content: token.content.clone(),
                         safe: token.unsafe_because.is_none(),
-                        reason: token.unsafe_because.as_ref().map(|why| why.name().to_owned()),
+                        reason: token
+                            .unsafe_because
+                            .as_ref()
+                            .map(|why| why.name().to_owned()),
                         because: token.unsafe_because.as_ref().map(ToString::to_string),
                     })
                     .collect(),

@@ -67,9 +67,7 @@ fn panicked(payload: &(dyn Any + Send)) -> Failure {
 }
 
 /// Runs `work`; an error or a panic becomes a failure.
-pub(crate) fn guarded<T: ToNapiValue>(
-    work: impl FnOnce() -> Result<T, Failure>,
-) -> Outcome<T> {
+pub(crate) fn guarded<T: ToNapiValue>(work: impl FnOnce() -> Result<T, Failure>) -> Outcome<T> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Either::B(value),
         Ok(Err(failure)) => Either::A(failure),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use napi::{
     Env,
-    bindgen_prelude::{Buffer, BufferSlice, Either, Uint32Array, Uint8Array},
+    bindgen_prelude::{Buffer, BufferSlice, Either, Uint8Array, Uint32Array},
 };
 use napi_derive::napi;
 use promptseam::prompt::{Fingerprint, Prompt, read_answer, write_ids};
@@ -59,7 +59,9 @@ impl NativePrompt {
     }
 
     pub(crate) fn get(&self) -> Result<&Prompt, Failure> {
-        self.prompt.as_ref().ok_or_else(|| Failure::closed("prompt"))
+        self.prompt
+            .as_ref()
+            .ok_or_else(|| Failure::closed("prompt"))
     }
 }
 
@@ -101,7 +103,11 @@ impl NativePrompt {
     pub fn boundaries(&self) -> Outcome<Uint32Array> {
         guarded(|| {
             let boundaries = self.get()?.boundaries();
-            Ok(boundaries.into_iter().map(|at| at as u32).collect::<Vec<_>>().into())
+            Ok(boundaries
+                .into_iter()
+                .map(|at| at as u32)
+                .collect::<Vec<_>>()
+                .into())
         })
     }
 
@@ -209,12 +215,15 @@ impl NativeAnswer {
 
 /// Takes the id lists out of one event or answer of a server.
 #[napi]
+#[allow(unreachable_pub, reason = "napi exports it")]
 pub fn read_event(data: BufferSlice) -> Outcome<NativeAnswer> {
     guarded(|| {
         let answer = read_answer(&data)?;
         Ok(NativeAnswer {
             json: answer.json,
-            prompt: answer.prompt.map(|ids| NativePrompt::new(Prompt::from_ids(&ids))),
+            prompt: answer
+                .prompt
+                .map(|ids| NativePrompt::new(Prompt::from_ids(&ids))),
             choices: answer.choices,
         })
     })

@@ -107,7 +107,14 @@ fn mistral_renders_as_vllm() {
 #[test]
 fn an_aligned_render_equals_the_full_one_after_any_edit() {
     const INSERTED: [&str; 8] = [
-        "x", " ", "\\n", "e\u{301}", "<|im_start|>", "</s>", "\u{65e5}\u{672c}", "[/INST]",
+        "x",
+        " ",
+        "\\n",
+        "e\u{301}",
+        "<|im_start|>",
+        "</s>",
+        "\u{65e5}\u{672c}",
+        "[/INST]",
     ];
     let mut rng = Rng::new(7);
     let mut reused = 0_usize;

@@ -37,7 +37,11 @@ fn a_prompt_gives_back_its_ids_and_any_fingerprint() {
         assert_eq!(prompt.len(), length);
         for at in [0, 1, 63, 64, 65, 1000, 1024, 1025, 4096, length] {
             let at = at.min(length);
-            assert_eq!(prompt.fingerprint(at).0, naive_fingerprint(&ids[..at]), "{at}");
+            assert_eq!(
+                prompt.fingerprint(at).0,
+                naive_fingerprint(&ids[..at]),
+                "{at}"
+            );
         }
     }
 }

@@ -77,9 +77,15 @@ impl ModelFiles {
                 "No tokenizer was given: name a model folder or a tokenizer.json.",
             ));
         };
-        let other = ["tokenizer.model", "tiktoken.model", "vocab.json", "vocab.txt", "tekken.json"]
-            .into_iter()
-            .find(|name| folder.join(name).exists());
+        let other = [
+            "tokenizer.model",
+            "tiktoken.model",
+            "vocab.json",
+            "vocab.txt",
+            "tekken.json",
+        ]
+        .into_iter()
+        .find(|name| folder.join(name).exists());
         Err(match other {
             Some(name) => Error::new(
                 ErrorKind::TokenizerUnsupported,
@@ -117,7 +123,10 @@ impl ModelFiles {
     pub(super) fn read_templates(&self, config: Option<&Value>) -> Result<Vec<(String, String)>> {
         if let Some(path) = &self.chat_template {
             let text = text_of(read_file(path)?.ok_or_else(|| missing(path))?, path)?;
-            if path.extension().is_some_and(|extension| extension == "json") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
                 let json: Value = serde_json::from_str(&text).map_err(|e| not_json(path, &e))?;
                 return Ok(named_templates(json.get("chat_template")));
             }
@@ -148,7 +157,9 @@ impl ModelFiles {
                 return Ok(named_templates(json.get("chat_template")));
             }
         }
-        Ok(named_templates(config.and_then(|config| config.get("chat_template"))))
+        Ok(named_templates(
+            config.and_then(|config| config.get("chat_template")),
+        ))
     }
 
     fn read_json(&self, given: Option<&Path>, name: &str) -> Result<Option<Value>> {
@@ -258,9 +269,7 @@ fn is_repo_name(name: &str) -> bool {
                 .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
     };
     let (first, second) = (parts.next(), parts.next());
-    parts.next().is_none()
-        && first.is_some_and(part_is_plain)
-        && second.is_none_or(part_is_plain)
+    parts.next().is_none() && first.is_some_and(part_is_plain) && second.is_none_or(part_is_plain)
 }
 
 /// The snapshot folder of `org/name[@revision]` in huggingface_hub's cache,

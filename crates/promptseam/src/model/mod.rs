@@ -80,10 +80,12 @@ impl Model {
             )?),
         };
 
-        let text_config = config.as_ref().map(|config| match config.get("text_config") {
-            Some(text) if text.is_object() => text,
-            _ => config,
-        });
+        let text_config = config
+            .as_ref()
+            .map(|config| match config.get("text_config") {
+                Some(text) if text.is_object() => text,
+                _ => config,
+            });
         let number = |name: &str| text_config?.get(name)?.as_u64();
         let tokenizer = Tokenizer::load(
             &files.read_tokenizer()?,
@@ -101,7 +103,10 @@ impl Model {
         // Where the model has no config.json, the tokenizer's own limit; some
         // give an absurd one for "none".
         let of_tokenizer = || {
-            let length = tokenizer_config.as_ref()?.get("model_max_length")?.as_u64()?;
+            let length = tokenizer_config
+                .as_ref()?
+                .get("model_max_length")?
+                .as_u64()?;
             (length < 1 << 32).then_some(length)
         };
         let max_model_length = options.max_model_length.or_else(|| {

@@ -50,7 +50,11 @@ impl Run {
         let mut boundaries = [0; WORDS];
         for (word, (to, from)) in boundaries.iter_mut().zip(&self.boundaries).enumerate() {
             let bits = length.saturating_sub(64 * word).min(64);
-            *to = if bits == 64 { *from } else { *from & ((1 << bits) - 1) };
+            *to = if bits == 64 {
+                *from
+            } else {
+                *from & ((1 << bits) - 1)
+            };
         }
         Self {
             ids: self.ids[..length].to_vec(),
@@ -96,7 +100,11 @@ impl Run {
     pub(crate) fn last_boundary(&self, length: usize) -> Option<usize> {
         (0..WORDS).rev().find_map(|word| {
             let bits = length.saturating_sub(64 * word).min(64);
-            let mask = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
+            let mask = if bits == 64 {
+                u64::MAX
+            } else {
+                (1 << bits) - 1
+            };
             let set = self.boundaries[word] & mask;
             (set != 0).then(|| 64 * word + 64 - set.leading_zeros() as usize)
         })

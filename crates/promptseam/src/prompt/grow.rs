@@ -72,7 +72,13 @@ pub(crate) struct Growth<'a> {
 impl<'a> Growth<'a> {
     /// Starts a prompt of `text` with nothing kept.
     pub(crate) fn new(text: &'a str, tokenizer: [u8; 32]) -> Self {
-        Self::on(Prompt::empty(Some(tokenizer)), 0, 0, TextDigest::default(), text)
+        Self::on(
+            Prompt::empty(Some(tokenizer)),
+            0,
+            0,
+            TextDigest::default(),
+            text,
+        )
     }
 
     /// Starts from the last row of `previous` that `text` matches; `None` where

@@ -298,18 +298,26 @@ mod tests {
             (b"{\"token_ids\":[-1]}", ErrorKind::InvalidTokenId),
             (b"{\"token_ids\":[\"1\"]}", ErrorKind::InvalidTokenId),
             (b"{\"token_ids\":[4294967296]}", ErrorKind::InvalidTokenId),
-            (b"{\"token_ids\":[99999999999999999999999]}", ErrorKind::InvalidTokenId),
+            (
+                b"{\"token_ids\":[99999999999999999999999]}",
+                ErrorKind::InvalidTokenId,
+            ),
         ] {
             let error = read_answer(bytes).unwrap_err();
             assert_eq!(error.kind(), kind, "{}", String::from_utf8_lossy(bytes));
         }
         let deep = [&b"{\"a\":"[..], &b"[".repeat(100_000)].concat();
-        assert_eq!(read_answer(&deep).unwrap_err().kind(), ErrorKind::InvalidJson);
+        assert_eq!(
+            read_answer(&deep).unwrap_err().kind(),
+            ErrorKind::InvalidJson
+        );
     }
 
     #[test]
     fn lists_come_back_as_written() {
-        let ids: Vec<u32> = (0..2_000_u32).map(|i| i.wrapping_mul(2_654_435_761)).collect();
+        let ids: Vec<u32> = (0..2_000_u32)
+            .map(|i| i.wrapping_mul(2_654_435_761))
+            .collect();
         let mut body = b"{\"prompt_token_ids\":".to_vec();
         write_ids(&ids, &mut body);
         body.push(b'}');

@@ -93,7 +93,10 @@ impl Prompt {
 
     /// The chunk at `index` and how many of its ids are this prompt's.
     fn part(&self, index: usize) -> (&Arc<Chunk>, usize) {
-        (&self.chunks[index], (self.length - index * CHUNK).min(CHUNK))
+        (
+            &self.chunks[index],
+            (self.length - index * CHUNK).min(CHUNK),
+        )
     }
 
     /// A copy of all ids. O(length).
@@ -273,7 +276,9 @@ impl Prompt {
                 boundaries,
                 rows,
             };
-            extended.chunks.push(Arc::new(Chunk::new(start, parent, &new)));
+            extended
+                .chunks
+                .push(Arc::new(Chunk::new(start, parent, &new)));
             extended.length = start + now.len();
             rest = later;
         }

@@ -141,7 +141,18 @@ fn generated() -> impl Iterator<Item = String> {
             .collect();
         texts.push(text);
     }
-    for run in ["a", " ", "\n", "0", "\u{301}", "\u{4e00}", "ab ", "'s", "=-", "\u{1f600}"] {
+    for run in [
+        "a",
+        " ",
+        "\n",
+        "0",
+        "\u{301}",
+        "\u{4e00}",
+        "ab ",
+        "'s",
+        "=-",
+        "\u{1f600}",
+    ] {
         texts.push(run.repeat(37));
         texts.push(format!("x{}y", run.repeat(300)));
     }

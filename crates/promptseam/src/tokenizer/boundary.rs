@@ -93,7 +93,10 @@ impl fmt::Display for Unsafe {
             }
             Self::Ambiguous => f.write_str("another added token has the same literal"),
             Self::PreTokenizer { kind } => {
-                write!(f, "the pre-tokenizer {kind} is not known to treat pieces alike")
+                write!(
+                    f,
+                    "the pre-tokenizer {kind} is not known to treat pieces alike"
+                )
             }
             Self::Dropout => f.write_str("the model encodes at random"),
         }
@@ -231,7 +234,8 @@ impl<'a> Neighbours<'a> {
         }
         if token.normalized
             && let Some(raw) = self.added.iter().find(|other| {
-                !other.normalized && begins_inside(other.content.as_bytes(), token.content.as_bytes())
+                !other.normalized
+                    && begins_inside(other.content.as_bytes(), token.content.as_bytes())
             })
         {
             let by = raw.content.clone();
@@ -294,16 +298,15 @@ impl Pieces {
                 steps.map_or_else(
                     || Self::Unknown(kind.to_owned()),
                     |steps| {
-                        steps
-                            .iter()
-                            .map(Self::of)
-                            .fold(Self::Alike, |all, step| match (all, step) {
+                        steps.iter().map(Self::of).fold(Self::Alike, |all, step| {
+                            match (all, step) {
                                 (Self::Unknown(kind), _) | (_, Self::Unknown(kind)) => {
                                     Self::Unknown(kind)
                                 }
                                 (Self::Alike, Self::Alike) => Self::Alike,
                                 _ => Self::FirstApart,
-                            })
+                            }
+                        })
                     },
                 )
             }

@@ -70,7 +70,10 @@ mod tests {
         for code in 0..0x200 {
             let character = char::from_u32(code).unwrap();
             if let Some(byte) = byte_of(character) {
-                assert!(!std::mem::replace(&mut seen[usize::from(byte)], true), "{byte}");
+                assert!(
+                    !std::mem::replace(&mut seen[usize::from(byte)], true),
+                    "{byte}"
+                );
             }
         }
         assert!(seen.iter().all(|seen| *seen));

@@ -41,8 +41,13 @@ impl Definition {
     /// `tokenizer_config`, as transformers 5 does: new literals are added, known
     /// ones take the flags given there.
     pub(crate) fn parse(tokenizer_json: &[u8], tokenizer_config: Option<&Value>) -> Result<Self> {
-        let mut json: Value = serde_json::from_slice(tokenizer_json)
-            .map_err(|e| broken(format!("it is not JSON (line {}, column {})", e.line(), e.column())))?;
+        let mut json: Value = serde_json::from_slice(tokenizer_json).map_err(|e| {
+            broken(format!(
+                "it is not JSON (line {}, column {})",
+                e.line(),
+                e.column()
+            ))
+        })?;
         let root = json
             .as_object_mut()
             .ok_or_else(|| broken("it is not a JSON object"))?;

@@ -2,8 +2,8 @@
 //! load, `tokenizers` where it is not.
 
 use fastokens::AddedTokenPolicy;
-use tokenizers::{NormalizedString, PreTokenizedString, PreTokenizer as _};
 use tokenizers::{Model as _, Normalizer as _, OffsetType};
+use tokenizers::{NormalizedString, PreTokenizedString, PreTokenizer as _};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -123,14 +123,18 @@ impl Engine {
     /// The text of `ids`; ids without a token give nothing.
     pub(crate) fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         match self {
-            Self::Fast(engine) | Self::FastRegex(engine) => engine.decode(ids, skip_special).map_err(decode_failed),
+            Self::Fast(engine) | Self::FastRegex(engine) => {
+                engine.decode(ids, skip_special).map_err(decode_failed)
+            }
             Self::Reference(engine) => engine.decode(ids, skip_special).map_err(decode_failed),
         }
     }
 
     pub(crate) fn id_to_token(&self, id: u32) -> Option<String> {
         match self {
-            Self::Fast(engine) | Self::FastRegex(engine) => engine.id_to_token(id).map(str::to_owned),
+            Self::Fast(engine) | Self::FastRegex(engine) => {
+                engine.id_to_token(id).map(str::to_owned)
+            }
             Self::Reference(engine) => engine.id_to_token(id),
         }
     }

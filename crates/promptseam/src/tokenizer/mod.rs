@@ -227,7 +227,12 @@ impl Tokenizer {
                 self.encode_piece(&text[from..cut.start], Special::Text, after_boundary, ids)?;
                 ids.push(cut.id);
             } else {
-                self.encode_piece(&text[from..cut.end], Special::Recognize, after_boundary, ids)?;
+                self.encode_piece(
+                    &text[from..cut.end],
+                    Special::Recognize,
+                    after_boundary,
+                    ids,
+                )?;
             }
             from = cut.end;
             after_boundary = true;
@@ -342,14 +347,16 @@ fn built(engine: Option<Result<Engine, String>>) -> Result<Engine, Unfit> {
 /// The fast engine if it agrees with the reference, else why not.
 fn verified(fast: Engine, reference: &Engine, added: &[AddedToken]) -> Result<Engine, Unfit> {
     let literals: Vec<&str> = added.iter().map(|token| token.content.as_str()).collect();
-    Err(Unfit::Battery(match quiet(|| battery::compare(&fast, reference, &literals)) {
-        Some(Ok(None)) => return Ok(fast),
-        Some(Ok(Some(battery::Disagreement { index, at }))) => {
-            format!("the engines differ on text {index} of the battery, from id {at} on")
-        }
-        Some(Err(error)) => format!("the fast engine failed on the battery: {error}"),
-        None => "the fast engine panicked on the battery".to_owned(),
-    }))
+    Err(Unfit::Battery(
+        match quiet(|| battery::compare(&fast, reference, &literals)) {
+            Some(Ok(None)) => return Ok(fast),
+            Some(Ok(Some(battery::Disagreement { index, at }))) => {
+                format!("the engines differ on text {index} of the battery, from id {at} on")
+            }
+            Some(Err(error)) => format!("the fast engine failed on the battery: {error}"),
+            None => "the fast engine panicked on the battery".to_owned(),
+        },
+    ))
 }
 
 fn digest(tokenizer_json: &[u8], merged: &[AddedToken]) -> [u8; 32] {

@@ -31,13 +31,26 @@ export function statusError(
   );
 }
 
-/** The error for an error object inside an answer with status 200. Never retryable: generation may have begun. */
+/**
+ * The error for an error object inside an answer with status 200, which may be a refusal: vLLM 0.32 reports foreign token
+ * ids of a streamed generate or completion that way, with code 400. Never retryable: generation may have begun.
+ */
 export function serverError(object: JsonObject, redact: (text: string) => string): PromptseamError {
   const said = readError(object, redact);
   const code = asCount(asObject(object["error"])?.["code"]);
-  return new PromptseamError("PS_SERVER", `The server reported an error: ${said.text ?? "no message"}`, {
-    details: { retryable: false, ...(code === null ? {} : { status: code }), ...typeAndParam(said) },
-  });
+  const overflow = code === 400 ? readOverflow(said.raw) : null;
+  return new PromptseamError(
+    overflow === null ? "PS_SERVER" : "PS_CONTEXT_OVERFLOW",
+    `The server reported an error: ${said.text ?? "no message"}`,
+    {
+      details: {
+        retryable: false,
+        ...(code === null ? {} : { status: code }),
+        ...typeAndParam(said),
+        ...overflow,
+      },
+    },
+  );
 }
 
 /** The error for an answer whose content type is not the one that the request asks for. */

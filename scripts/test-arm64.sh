@@ -26,7 +26,7 @@ fi
 
 if [ -z "$rustup_target" ]; then
   # rustup's shims come first in PATH; Debian's compiler is named whole.
-  RUSTC=$(dpkg -L rustc-web rustc-web-1.96 2>/dev/null | grep -E '/bin/rustc(-1\.96)?$' | head -n 1)
+  RUSTC=$(dpkg -L rustc-web | grep -E '/bin/rustc$')
   export RUSTC
   unset RUSTDOC
 fi

@@ -3,7 +3,7 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Chunk, type ErrorCode, Prompt, PromptseamError, VllmClient } from "../../ts/index.ts";
-import { recorded, startReplay } from "./replay.ts";
+import { type Recorded, recorded, startReplay } from "./replay.ts";
 
 let replay: Awaited<ReturnType<typeof startReplay>>;
 let client: VllmClient;
@@ -173,6 +173,21 @@ describe("recorded refusals", () => {
     expect(error.details).toMatchObject({ retryable: false, ...details });
   });
 
+  test.each(["gen-oov-stream", "cmpl-oov-stream"])("inside a stream with status 200: %s", async (name) => {
+    const error = await rejection(name);
+    expect(error.code).toBe("PS_SERVER");
+    expect(error.details).toMatchObject({ retryable: false, status: 400, type: "BadRequestError" });
+    expect(error.message).toContain("Token id 999999 is out of vocabulary");
+  });
+
+  test("a context overflow is one inside a stream too", async () => {
+    const { body } = recorded("overflow-gen");
+    const stream = Buffer.from(`data: ${body.toString()}\n\ndata: [DONE]\n\n`);
+    const error = await rejectionOf({ status: 200, contentType: "text/event-stream", body: stream });
+    expect(error.code).toBe("PS_CONTEXT_OVERFLOW");
+    expect(error.details).toMatchObject({ promptTokens: 200_001, maxModelLength: 200_000, retryable: false });
+  });
+
   test("messages say what the server said, without the input that it quotes", async () => {
     expect((await rejection("oov")).message).toContain("Token id 999999 is out of vocabulary");
     expect((await rejection("unknown-model")).message).toContain("`nope` does not exist");
@@ -185,8 +200,12 @@ describe("recorded refusals", () => {
   });
 });
 
-async function rejection(name: string): Promise<PromptseamError> {
-  replay.serve(recorded(name));
+function rejection(name: string): Promise<PromptseamError> {
+  return rejectionOf(recorded(name));
+}
+
+async function rejectionOf(answer: Recorded): Promise<PromptseamError> {
+  replay.serve(answer);
   const error = await client
     .chat({ messages })
     .collect()

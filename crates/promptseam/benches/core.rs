@@ -49,7 +49,11 @@ impl Report {
 
 /// Milliseconds of `work` on inputs that are made outside of the time, after
 /// the warm-up.
-fn timed<I, T>(samples: usize, mut input: impl FnMut() -> I, mut work: impl FnMut(I) -> T) -> Vec<f64> {
+fn timed<I, T>(
+    samples: usize,
+    mut input: impl FnMut() -> I,
+    mut work: impl FnMut(I) -> T,
+) -> Vec<f64> {
     (0..WARM_UP + samples)
         .map(|_| {
             let input = input();
@@ -83,7 +87,11 @@ fn repeated<T>(mut work: impl FnMut() -> T) -> Vec<f64> {
 fn words() -> Vec<String> {
     let mut words = Vec::new();
     for line in golden().iter().filter(|line| line.request.len() < 40_000) {
-        words.extend(line.request.split("\\n").map(|piece| piece.replace(['"', '\\'], " ")));
+        words.extend(
+            line.request
+                .split("\\n")
+                .map(|piece| piece.replace(['"', '\\'], " ")),
+        );
     }
     words
 }
@@ -94,24 +102,31 @@ fn body(rng: &mut Rng, words: &[String], tokens: usize, more: bool) -> Vec<u8> {
         .map(|index| format!(r#"{{"type":"function","function":{{"name":"tool_{index}","description":"Does the thing number {index}.","parameters":{{"type":"object","properties":{{"path":{{"type":"string"}}}}}}}}}}"#))
         .collect();
     let mut messages = vec![r#"{"role":"system","content":"You read a repository."}"#.to_owned()];
-    let (mut length, wanted) = (0, tokens * 33 / 10);
+    let (mut length, wanted) = (0, tokens * 3);
     while length < wanted {
         let mut content = String::new();
         while content.len() < 1_500 {
-            content.push_str(rng.pick(words));
+            content.push_str(rng.pick(words).as_str());
             write!(content, " item{} ", rng.below(1 << 30)).unwrap();
         }
         length += content.len();
         let id = messages.len();
         messages.push(format!(r#"{{"role":"user","content":"Go on with {id}."}}"#));
         messages.push(format!(r#"{{"role":"assistant","content":"","tool_calls":[{{"id":"c{id}","type":"function","function":{{"name":"tool_1","arguments":"{{\"path\":\"src/{id}\"}}"}}}}]}}"#));
-        messages.push(format!(r#"{{"role":"tool","tool_call_id":"c{id}","content":"{content}"}}"#));
+        messages.push(format!(
+            r#"{{"role":"tool","tool_call_id":"c{id}","content":"{content}"}}"#
+        ));
         messages.push(r#"{"role":"assistant","content":"I see."}"#.to_owned());
     }
     if more {
         messages.push(r#"{"role":"user","content":"And now?"}"#.to_owned());
     }
-    format!(r#"{{"messages":[{}],"tools":[{}]}}"#, messages.join(","), tools.join(",")).into_bytes()
+    format!(
+        r#"{{"messages":[{}],"tools":[{}]}}"#,
+        messages.join(","),
+        tools.join(",")
+    )
+    .into_bytes()
 }
 
 /// The same body with some 500 tokens more.
@@ -120,7 +135,7 @@ fn next_turn(body: &[u8], rng: &mut Rng, words: &[String]) -> Vec<u8> {
     let (messages, tools) = text.split_once(r#"],"tools":["#).unwrap();
     let mut content = String::new();
     while content.len() < 1_500 {
-        content.push_str(rng.pick(words));
+        content.push_str(rng.pick(words).as_str());
     }
     format!(r#"{messages},{{"role":"user","content":"{content}"}}],"tools":[{tools}"#).into_bytes()
 }
@@ -128,7 +143,12 @@ fn next_turn(body: &[u8], rng: &mut Rng, words: &[String]) -> Vec<u8> {
 fn main() {
     // Cargo passes --bench; a filter would make a row that is not comparable.
     let files = ModelFiles::locate(model_folder("qwen3").to_str().unwrap()).unwrap();
-    let model = Model::load(&files, &LoadOptions::default()).unwrap();
+    // The texts are a little longer or shorter than they are meant to be.
+    let options = LoadOptions {
+        max_model_length: Some(200_000),
+        ..LoadOptions::default()
+    };
+    let model = Model::load(&files, &options).unwrap();
     let now = Now::from_unix_millis(1_795_262_400_000, 0);
     let cancel = Cancel::default();
     let words = words();
@@ -151,13 +171,17 @@ fn main() {
         report.add(
             &format!("parse, {label}"),
             "ms",
-            timed(samples, &mut fresh, |body| ChatRequest::parse(&body).unwrap().message_count()),
+            timed(samples, &mut fresh, |body| {
+                ChatRequest::parse(&body).unwrap().message_count()
+            }),
             None,
         );
         report.add(
             &format!("parse and render, {label}"),
             "ms",
-            timed(samples, &mut fresh, |body| model.render_text(&body, now, &cancel).unwrap()),
+            timed(samples, &mut fresh, |body| {
+                model.render_text(&body, now, &cancel).unwrap()
+            }),
             None,
         );
         report.add(
@@ -181,23 +205,47 @@ fn main() {
             })
             .skip(WARM_UP)
             .collect();
-        report.add(&format!("aligned next turn (+500), {label}"), "ms", aligned, limit.map(|_| 1.0));
+        report.add(
+            &format!("aligned next turn (+500), {label}"),
+            "ms",
+            aligned,
+            limit.map(|_| 1.0),
+        );
     }
 
-    for (tokens, label, limit) in [(1_000, "1k", None), (28_000, "28k", Some(2.0)), (128_000, "128k", Some(10.0))] {
+    for (tokens, label, limit) in [
+        (1_000, "1k", None),
+        (28_000, "28k", Some(2.0)),
+        (128_000, "128k", Some(10.0)),
+    ] {
         let ids: Vec<u32> = (0..tokens).map(|_| rng.below(150_000) as u32).collect();
         let (a, b) = (Prompt::from_ids(&ids), Prompt::from_ids(&ids));
-        report.add(&format!("diff, {label}"), "µs", repeated(|| a.diff(&b)), limit);
+        report.add(
+            &format!("diff, {label}"),
+            "µs",
+            repeated(|| a.diff(&b)),
+            limit,
+        );
         let fingerprint = a.fingerprint(tokens - 5);
         let check = || b.has_prefix(fingerprint, tokens - 5);
-        report.add(&format!("prefix check, {label}"), "µs", repeated(check), None);
+        report.add(
+            &format!("prefix check, {label}"),
+            "µs",
+            repeated(check),
+            None,
+        );
         let mut out = Vec::new();
         let write = || {
             out.clear();
             write_ids(&ids, &mut out);
             out.len()
         };
-        report.add(&format!("ids as JSON, {label}"), "µs", repeated(write), None);
+        report.add(
+            &format!("ids as JSON, {label}"),
+            "µs",
+            repeated(write),
+            None,
+        );
     }
     println!("[{}]", report.0);
 }

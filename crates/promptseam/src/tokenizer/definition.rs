@@ -71,7 +71,13 @@ impl Definition {
             // fastokens 0.3.5 takes the type and this flag as given; tokenizers
             // takes an absent type as BPE and an absent flag as false.
             model.entry("type").or_insert_with(|| "BPE".into());
-            model.entry("ignore_merges").or_insert(Value::Bool(false));
+            let merges_ignored = model
+                .entry("ignore_merges")
+                .or_insert(Value::Bool(false))
+                .as_bool();
+            if merges_ignored != Some(true) {
+                drop_added(model, &added);
+            }
         }
         Ok(Self {
             json,
@@ -84,6 +90,28 @@ impl Definition {
 /// The `type` of the model, such as `BPE`; empty where there is none.
 pub(crate) fn model_kind_of(json: &Value) -> &str {
     json["model"].as_object().map_or("", model_kind)
+}
+
+/// Takes added tokens out of a BPE vocabulary that lists them too, behind a gap
+/// in its ids, as o200k's does: fastokens takes only ids without gaps. The
+/// battery tells if the model could give one after all.
+fn drop_added(model: &mut Map<String, Value>, added: &[AddedToken]) {
+    let Some(vocabulary) = model.get_mut("vocab").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let mut taken = vec![false; vocabulary.len() + 1];
+    for id in vocabulary.values().filter_map(Value::as_u64) {
+        if let Some(taken) = usize::try_from(id).ok().and_then(|id| taken.get_mut(id)) {
+            *taken = true;
+        }
+    }
+    let gap = taken.iter().position(|taken| !taken).unwrap_or(taken.len());
+    for token in added.iter().filter(|token| token.id as usize > gap) {
+        let listed = vocabulary.get(&token.content).and_then(Value::as_u64);
+        if listed == Some(token.id.into()) {
+            vocabulary.swap_remove(&token.content);
+        }
+    }
 }
 
 fn model_kind(model: &Map<String, Value>) -> &str {

@@ -21,7 +21,8 @@ pub enum Special {
 /// Which engine encodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineKind {
-    /// `fastokens` with its hand-written scanner, where it has one.
+    /// `fastokens` with its hand-written scanner, where it has one; pieces that
+    /// the scanner is known to misread go by regular expression.
     Fast,
     /// `fastokens` with the model's own regular expressions: some 7 times
     /// slower, for models on which the scanner differs from the reference.
@@ -30,27 +31,66 @@ pub enum EngineKind {
     Reference,
 }
 
+/// Long s. Where a pattern ignores case, as o200k's contractions do, it is an
+/// `s`; fastokens 0.3.5's scanner does not fold it.
+const MISREAD: &str = "\u{17f}";
+
 pub(crate) enum Engine {
-    Fast(Box<fastokens::Tokenizer>),
-    FastRegex(Box<fastokens::Tokenizer>),
+    Fast {
+        engine: Box<fastokens::Tokenizer>,
+        /// What encodes text with [`MISREAD`], where `engine` gets it wrong.
+        guard: Option<Box<fastokens::Tokenizer>>,
+        kind: EngineKind,
+    },
     Reference(Box<tokenizers::Tokenizer>),
 }
 
 impl Engine {
     /// The fast engine for `definition`, or why it cannot be.
     pub(crate) fn fast(definition: serde_json::Value) -> Result<Self, String> {
-        fastokens::Tokenizer::from_json(definition)
-            .map(|engine| Self::Fast(Box::new(engine)))
-            .map_err(|e| e.to_string())
+        Ok(Self::Fast {
+            engine: fastokens_from(definition)?,
+            guard: None,
+            kind: EngineKind::Fast,
+        })
     }
 
     /// The fast engine kept from recognizing the pre-tokenizer's pattern, so
     /// that it runs it as a regular expression.
     pub(crate) fn fast_regex(mut definition: serde_json::Value) -> Result<Self, String> {
         hide_patterns(&mut definition["pre_tokenizer"]);
-        fastokens::Tokenizer::from_json(definition)
-            .map(|engine| Self::FastRegex(Box::new(engine)))
-            .map_err(|e| e.to_string())
+        Ok(Self::Fast {
+            engine: fastokens_from(definition)?,
+            guard: None,
+            kind: EngineKind::FastRegex,
+        })
+    }
+
+    /// This engine, with `regex` for the text that its scanner misreads.
+    pub(crate) fn guarded_by(self, regex: Self) -> Self {
+        match (self, regex) {
+            (Self::Fast { engine, kind, .. }, Self::Fast { engine: regex, .. }) => Self::Fast {
+                engine,
+                guard: Some(regex),
+                kind,
+            },
+            (engine, _) => engine,
+        }
+    }
+
+    /// The engine that guards this one, by itself; one without a guard as it is.
+    pub(crate) fn guard(self) -> Self {
+        match self {
+            Self::Fast {
+                guard: Some(engine),
+                ..
+            } => Self::Fast {
+                engine,
+                guard: None,
+                kind: EngineKind::FastRegex,
+            },
+            engine => engine,
+        }
     }
 
     /// The reference engine, from the bytes of `tokenizer.json`.
@@ -81,8 +121,7 @@ impl Engine {
 
     pub(crate) fn kind(&self) -> EngineKind {
         match self {
-            Self::Fast(_) => EngineKind::Fast,
-            Self::FastRegex(_) => EngineKind::FastRegex,
+            Self::Fast { kind, .. } => *kind,
             Self::Reference(_) => EngineKind::Reference,
         }
     }
@@ -99,7 +138,11 @@ impl Engine {
             return Ok(());
         }
         match self {
-            Self::Fast(engine) | Self::FastRegex(engine) => {
+            Self::Fast { engine, guard, .. } => {
+                let engine = match guard {
+                    Some(guard) if misreads(text) => guard,
+                    _ => engine,
+                };
                 let policy = match special {
                     Special::Recognize => AddedTokenPolicy::All,
                     Special::Text => AddedTokenPolicy::None,
@@ -123,25 +166,21 @@ impl Engine {
     /// The text of `ids`; ids without a token give nothing.
     pub(crate) fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         match self {
-            Self::Fast(engine) | Self::FastRegex(engine) => {
-                engine.decode(ids, skip_special).map_err(decode_failed)
-            }
+            Self::Fast { engine, .. } => engine.decode(ids, skip_special).map_err(decode_failed),
             Self::Reference(engine) => engine.decode(ids, skip_special).map_err(decode_failed),
         }
     }
 
     pub(crate) fn id_to_token(&self, id: u32) -> Option<String> {
         match self {
-            Self::Fast(engine) | Self::FastRegex(engine) => {
-                engine.id_to_token(id).map(str::to_owned)
-            }
+            Self::Fast { engine, .. } => engine.id_to_token(id).map(str::to_owned),
             Self::Reference(engine) => engine.id_to_token(id),
         }
     }
 
     pub(crate) fn token_to_id(&self, token: &str) -> Option<u32> {
         match self {
-            Self::Fast(engine) | Self::FastRegex(engine) => engine.token_to_id(token),
+            Self::Fast { engine, .. } => engine.token_to_id(token),
             Self::Reference(engine) => engine.token_to_id(token),
         }
     }
@@ -149,10 +188,20 @@ impl Engine {
     /// How many distinct tokens there are, added ones included.
     pub(crate) fn vocab_size(&self) -> usize {
         match self {
-            Self::Fast(engine) | Self::FastRegex(engine) => engine.vocab_size(),
+            Self::Fast { engine, .. } => engine.vocab_size(),
             Self::Reference(engine) => engine.get_vocab_size(true),
         }
     }
+}
+
+fn fastokens_from(definition: serde_json::Value) -> Result<Box<fastokens::Tokenizer>, String> {
+    fastokens::Tokenizer::from_json(definition)
+        .map(Box::new)
+        .map_err(|e| e.to_string())
+}
+
+fn misreads(text: &str) -> bool {
+    memchr::memmem::find(text.as_bytes(), MISREAD.as_bytes()).is_some()
 }
 
 /// Wraps every pattern in a group, which changes nothing but its spelling.

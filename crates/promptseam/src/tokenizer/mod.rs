@@ -3,8 +3,9 @@
 //! A [`Tokenizer`] is loaded from a `tokenizer.json`. Two engines are built: the
 //! fast one, and the reference, which encodes a battery of texts with it. Where
 //! all ids agree the reference is dropped and the fast engine used. Where one
-//! differs, the fast engine is tried again without its hand-written scanner;
-//! if that differs too, or it cannot load the model, the reference stays.
+//! differs, the fast engine is tried again with a guard for text that its scanner
+//! misreads, then without the scanner; if that differs too, or it cannot load the
+//! model, the reference stays.
 //! [`Tokenizer::fallback`] says why.
 //!
 //! [`BoundaryProof`] says after which added tokens ids may be appended.
@@ -110,7 +111,7 @@ impl Tokenizer {
         };
         let (fast, reference) = thread::scope(|scope| {
             let fast = match unfit {
-                Some(reason) => Err(Unfit::Model(reason)),
+                Some(reason) => Err(reason),
                 None => Ok(scope.spawn(move || quiet(|| Engine::fast(json)))),
             };
             let reference = quiet(|| Engine::reference(tokenizer_json, &merged));
@@ -123,19 +124,8 @@ impl Tokenizer {
                 "tokenizer.json made the `tokenizers` library panic; is it damaged?",
             ))
         })?;
-        let fast = fast.and_then(|fast| verified(fast, &reference, &added));
-        let (engine, fallback) = match fast {
-            Ok(fast) => (fast, None),
-            Err(Unfit::Model(reason)) => (reference, Some(reason)),
-            Err(Unfit::Battery(reason)) => {
-                let json = Definition::parse(tokenizer_json, options.config)?.json;
-                let regex = built(quiet(|| Engine::fast_regex(json)));
-                match regex.and_then(|regex| verified(regex, &reference, &added)) {
-                    Ok(regex) => (regex, Some(reason)),
-                    Err(Unfit::Battery(reason) | Unfit::Model(reason)) => (reference, Some(reason)),
-                }
-            }
-        };
+        let parse = || Definition::parse(tokenizer_json, options.config);
+        let (engine, fallback) = choose(fast, reference, &added, || Ok(parse()?.json))?;
 
         let highest = added.iter().map(|token| token.id + 1).max();
         let id_limit = (engine.vocab_size() as u32)
@@ -331,32 +321,52 @@ fn quiet<T>(work: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
-/// Why a fast engine is not used.
-enum Unfit {
-    /// It cannot load the model.
-    Model(String),
-    /// It loads it, but gives other ids than the reference.
-    Battery(String),
+/// The fastest engine that agrees with the reference, and why it is not the
+/// plain fast one. `definition` is read anew only where that is not.
+fn choose(
+    fast: Result<Engine, String>,
+    reference: Engine,
+    added: &[AddedToken],
+    definition: impl FnOnce() -> Result<Value>,
+) -> Result<(Engine, Option<String>)> {
+    let fast = match fast {
+        Ok(fast) => fast,
+        Err(reason) => return Ok((reference, Some(reason))),
+    };
+    let Some(reason) = disagreement(&fast, &reference, added) else {
+        return Ok((fast, None));
+    };
+    let json = definition()?;
+    let Ok(regex) = built(quiet(|| Engine::fast_regex(json))) else {
+        return Ok((reference, Some(reason)));
+    };
+    let guarded = fast.guarded_by(regex);
+    if disagreement(&guarded, &reference, added).is_none() {
+        return Ok((guarded, None));
+    }
+    let regex = guarded.guard();
+    Ok(match disagreement(&regex, &reference, added) {
+        None => (regex, Some(reason)),
+        Some(reason) => (reference, Some(reason)),
+    })
 }
 
-fn built(engine: Option<Result<Engine, String>>) -> Result<Engine, Unfit> {
+fn built(engine: Option<Result<Engine, String>>) -> Result<Engine, String> {
     let failed = || Err("the fast engine panicked while loading".to_owned());
-    engine.unwrap_or_else(failed).map_err(Unfit::Model)
+    engine.unwrap_or_else(failed)
 }
 
-/// The fast engine if it agrees with the reference, else why not.
-fn verified(fast: Engine, reference: &Engine, added: &[AddedToken]) -> Result<Engine, Unfit> {
+/// Where `fast` differs from the reference on the battery, in words.
+fn disagreement(fast: &Engine, reference: &Engine, added: &[AddedToken]) -> Option<String> {
     let literals: Vec<&str> = added.iter().map(|token| token.content.as_str()).collect();
-    Err(Unfit::Battery(
-        match quiet(|| battery::compare(&fast, reference, &literals)) {
-            Some(Ok(None)) => return Ok(fast),
-            Some(Ok(Some(battery::Disagreement { index, at }))) => {
-                format!("the engines differ on text {index} of the battery, from id {at} on")
-            }
-            Some(Err(error)) => format!("the fast engine failed on the battery: {error}"),
-            None => "the fast engine panicked on the battery".to_owned(),
-        },
-    ))
+    match quiet(|| battery::compare(fast, reference, &literals)) {
+        Some(Ok(None)) => None,
+        Some(Ok(Some(battery::Disagreement { index, at }))) => Some(format!(
+            "the engines differ on text {index} of the battery, from id {at} on"
+        )),
+        Some(Err(error)) => Some(format!("the fast engine failed on the battery: {error}")),
+        None => Some("the fast engine panicked on the battery".to_owned()),
+    }
 }
 
 fn digest(tokenizer_json: &[u8], merged: &[AddedToken]) -> [u8; 32] {

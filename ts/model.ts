@@ -33,7 +33,7 @@ export interface LoadOptions {
   readonly threads?: number;
   /** Calls that may wait for a thread; more fail with `PS_OVERLOADED`. Default: 1024. */
   readonly queueLimit?: number;
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** How to render a request. */
@@ -42,10 +42,10 @@ export interface RenderOptions {
    * An earlier prompt of the same conversation. Ids up to its last boundary row whose text the new render repeats are taken
    * over, only what follows is encoded (`aligned_render`). Never changes the result.
    */
-  readonly previous?: Prompt;
+  readonly previous?: Prompt | undefined;
   /** The time that the template may print, in this process's time zone. Default: now. */
-  readonly now?: Date;
-  readonly signal?: AbortSignal;
+  readonly now?: Date | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** A chat completion request as vLLM takes it; only what can change the prompt is read. */
@@ -59,7 +59,7 @@ export interface ChatRequest {
 export interface EncodeOptions {
   /** `recognize` gives that token; `text` encodes it as plain text, for untrusted content. Default: `recognize`. */
   readonly special?: "recognize" | "text";
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Options of decoding. */

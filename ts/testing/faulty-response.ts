@@ -56,6 +56,11 @@ export class FaultyResponse {
     }
   }
 
+  /** A whole answer that is no JSON. */
+  async text(contentType: string, body: string): Promise<void> {
+    this.#answer(200, contentType, body);
+  }
+
   /** Begins an event stream. */
   async beginStream(): Promise<void> {
     const fault = this.#fault;

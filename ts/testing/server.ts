@@ -252,7 +252,7 @@ class InProcessServer implements TestServer {
         this.resetCache();
         return out.json(200, {});
       case "GET /health":
-        return out.json(200, {});
+        return out.text("text/plain", "");
       case "GET /version":
         return out.json(200, { version: "0.32.0" });
       case "GET /v1/models": {
@@ -266,11 +266,15 @@ class InProcessServer implements TestServer {
         ];
         return out.json(200, { object: "list", data });
       }
-      case "GET /metrics":
-        return out.json(200, {
-          "vllm:prefix_cache_queries": this.#engine.cache.queries,
-          "vllm:prefix_cache_hits": this.#engine.cache.hits,
-        });
+      case "GET /metrics": {
+        const { queries, hits } = this.#engine.cache;
+        const counter = (name: string, value: number) =>
+          `# TYPE ${name} counter\n${name}_total{engine="0",model_name="${this.#modelName}"} ${value}.0\n`;
+        return out.text(
+          "text/plain; version=0.0.4",
+          counter("vllm:prefix_cache_queries", queries) + counter("vllm:prefix_cache_hits", hits),
+        );
+      }
       default:
         throw new Refusal(404, "Not Found");
     }

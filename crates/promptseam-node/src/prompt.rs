@@ -215,7 +215,11 @@ impl NativeAnswer {
 
 /// Takes the id lists out of one event or answer of a server.
 #[napi]
-#[allow(unreachable_pub, reason = "napi exports it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "napi exports it, but not into a test build"
+)]
 pub fn read_event(data: BufferSlice) -> Outcome<NativeAnswer> {
     guarded(|| {
         let answer = read_answer(&data)?;

@@ -5,7 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=aarch64-unknown-linux-gnu
-packages=(gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user)
+# arm64's own C libraries, where its loader looks for them: with the cross compiler's copy as a prefix (qemu -L)
+# the loader is of one build and libc of another, and the first thread never starts.
+packages=(gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user libc6:arm64 libstdc++6:arm64)
 # A rustup toolchain with the target does; Debian's Rust comes with the arm64 library as a package.
 rustup_target=$(rustup target list --installed 2>/dev/null | grep -x "$target" || true)
 [ -n "$rustup_target" ] || packages+=(rustc-web libstd-rust-web-dev:arm64)
@@ -31,7 +33,7 @@ if [ -z "$rustup_target" ]; then
   unset RUSTDOC
 fi
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
-export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64
 export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc CXX_aarch64_unknown_linux_gnu=aarch64-linux-gnu-g++
 # Emulation is slow, so the code must be fast; linking whole-program would only make the build slow.
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16

@@ -6,9 +6,15 @@
 //! prompt of a conversation copies nothing. Extending an older one, whose last
 //! chunk has gone on without it, copies at most that one chunk.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::{
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
 
-use super::fingerprint::{self, BLOCK, Fingerprint};
+use super::{
+    fingerprint::{self, BLOCK, Fingerprint},
+    intern::{InternedIds, intern},
+};
 
 /// Ids in a full chunk.
 pub(crate) const CHUNK: usize = 1024;
@@ -25,10 +31,47 @@ pub struct BoundaryRow {
     pub digest: [u8; 32],
 }
 
+/// The ids of a run: its own while it grows, everyone's once it is full.
+pub(crate) enum Ids {
+    Growing(Vec<u32>),
+    Full(Arc<InternedIds>),
+}
+
+impl Ids {
+    /// Whether both are one storage. They may be equal without that.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Full(ours), Self::Full(theirs)) if Arc::ptr_eq(ours, theirs))
+    }
+
+    fn push(&mut self, ids: &[u32]) {
+        match self {
+            Self::Growing(own) => own.extend_from_slice(ids),
+            Self::Full(_) => debug_assert!(ids.is_empty(), "a full run does not grow"),
+        }
+    }
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self::Growing(Vec::new())
+    }
+}
+
+impl Deref for Ids {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        match self {
+            Self::Growing(own) => own,
+            Self::Full(shared) => shared,
+        }
+    }
+}
+
 /// The ids of a chunk with all that belongs to them.
 #[derive(Default)]
 pub(crate) struct Run {
-    pub(crate) ids: Vec<u32>,
+    pub(crate) ids: Ids,
     /// The fingerprint chain after each whole block.
     chain: Vec<Fingerprint>,
     /// A bit for each id after which others may be appended.
@@ -57,7 +100,7 @@ impl Run {
             };
         }
         Self {
-            ids: self.ids[..length].to_vec(),
+            ids: Ids::Growing(self.ids[..length].to_vec()),
             chain: self.chain[..length / BLOCK].to_vec(),
             boundaries,
             rows: self.rows_to(start + length).to_vec(),
@@ -67,7 +110,7 @@ impl Run {
     /// Appends what fits, from chunk offset `start` in the prompt.
     fn append(&mut self, start: usize, parent: Fingerprint, new: &Appended<'_>) {
         let from = start + self.ids.len();
-        self.ids.extend_from_slice(new.ids);
+        self.ids.push(new.ids);
         let to = start + self.ids.len();
         while (self.chain.len() + 1) * BLOCK <= self.ids.len() {
             let at = self.chain.len() * BLOCK;
@@ -117,7 +160,7 @@ impl Run {
 
     fn bytes(&self) -> usize {
         size_of::<Self>()
-            + 4 * self.ids.capacity()
+            + 4 * self.ids.len()
             + 16 * self.chain.capacity()
             + size_of::<BoundaryRow>() * self.rows.capacity()
     }
@@ -142,7 +185,7 @@ impl Chunk {
             growing: Mutex::new(Run::default()),
         };
         if run.ids.len() == CHUNK {
-            let _ = chunk.full.set(run.shrunk());
+            let _ = chunk.full.set(run.sealed());
         } else {
             *chunk.lock() = run;
         }
@@ -191,7 +234,7 @@ impl Chunk {
         growing.append(start, parent, new);
         if growing.ids.len() == CHUNK {
             let run = std::mem::take(&mut *growing);
-            let _ = self.full.set(run.shrunk());
+            let _ = self.full.set(run.sealed());
         }
         true
     }
@@ -215,11 +258,16 @@ impl Chunk {
 }
 
 impl Run {
-    /// Gives back what growing reserved.
-    fn shrunk(mut self) -> Self {
-        self.ids.shrink_to_fit();
+    /// A run that grows no more: what growing reserved is given back, and its
+    /// ids are shared with every prompt that has the same.
+    fn sealed(mut self) -> Self {
         self.chain.shrink_to_fit();
         self.rows.shrink_to_fit();
+        if let (Ids::Growing(ids), Some(prefix)) =
+            (std::mem::take(&mut self.ids), self.chain.last())
+        {
+            self.ids = Ids::Full(intern(*prefix, ids));
+        }
         self
     }
 }

@@ -1,15 +1,17 @@
 //! The [`Prompt`]: an immutable sequence of token ids that a model sees.
 //!
 //! A prompt that grew from another shares that one's storage, so a conversation
-//! of a hundred turns holds its ids once. It carries a fingerprint for any of
-//! its prefixes, its append boundaries, and boundary rows, which tie places in
-//! it to the text it was encoded from; the text itself is not kept.
+//! of a hundred turns holds its ids once; prompts that were built apart share
+//! every run of 1,024 ids that ends the same prefix. It carries a fingerprint
+//! for any of its prefixes, its append boundaries, and boundary rows, which tie
+//! places in it to the text it was encoded from; the text itself is not kept.
 
 mod chunk;
 mod compare;
 mod fingerprint;
 mod grow;
 mod ids;
+mod intern;
 
 use std::sync::Arc;
 
@@ -182,8 +184,8 @@ impl Prompt {
         rows
     }
 
-    /// How `later` differs from this prompt. O(common prefix), at the speed of
-    /// memory; what they share is not even looked at.
+    /// How `later` differs from this prompt. O(common prefix / 1,024) where
+    /// they share storage, which equal full runs do.
     pub fn diff(&self, later: &Self) -> Diff {
         let common_prefix = self.common_prefix(later);
         Diff {
@@ -204,7 +206,11 @@ impl Prompt {
             let common = if Arc::ptr_eq(ours, theirs) {
                 length
             } else if let (Some(ours), Some(theirs)) = (ours.full(), theirs.full()) {
-                compare::common_prefix(&ours.ids[..length], &theirs.ids[..length])
+                if ours.ids.is_same(&theirs.ids) {
+                    length
+                } else {
+                    compare::common_prefix(&ours.ids[..length], &theirs.ids[..length])
+                }
             } else {
                 // Copied so that two locks are never held at once.
                 let ours = ours.read(|run| run.ids[..length].to_vec());

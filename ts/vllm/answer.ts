@@ -1,6 +1,7 @@
 /** One generating request and its answer: an async iterable of chunks that owns the connection while it is read. */
 
 import { setTimeout as sleep } from "node:timers/promises";
+import { abortable } from "../abort.ts";
 import { PromptseamError } from "../errors.ts";
 import { publish } from "../events.ts";
 import { type Reading, readAnswer } from "./answer-reader.ts";
@@ -42,7 +43,14 @@ export interface AnswerContext {
   readonly guards: Set<Guard>;
   /** Throws when the client was closed. */
   readonly checkOpen: () => void;
+  /** Rejects when the prompt leaves the server no room for an answer. */
+  readonly checkLength: () => Promise<void>;
+  /** Told of every failure. */
+  readonly onError: (error: unknown) => void;
 }
+
+/** Thrown inside an attempt whose server did not take the ids. */
+class IdsIgnored extends Error {}
 
 let lastId = 0;
 
@@ -129,7 +137,7 @@ export class Answer implements AsyncIterable<Chunk>, AsyncDisposable {
 
 /** Runs the request. `return` works also while a read waits, which a bare async generator cannot. */
 class AnswerIterator implements AsyncIterator<Chunk, void, void> {
-  readonly #request: BuiltRequest;
+  #request: BuiltRequest;
   readonly #context: AnswerContext;
   readonly #facts: AnswerFacts;
   readonly #id: number;
@@ -174,15 +182,23 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
     let failed = false;
     try {
       this.#context.checkOpen();
-      for (;;) {
+      await abortable(this.#guard.signal, this.#context.checkLength).catch((error) => {
+        throw this.#guard.failure ?? error;
+      });
+      for (let retries = 0; ; ) {
         this.#facts.attempts++;
         try {
           yield* this.#attempt();
           break;
         } catch (error) {
-          if (!this.#mayRetry(error)) throw error;
+          this.#context.onError(error);
+          if (error instanceof IdsIgnored) {
+            this.#sendMessages();
+            continue;
+          }
+          if (retries >= options.retries || !this.#mayRetry(error)) throw error;
         }
-        await this.#backOff(options.retryDelayMs);
+        await this.#backOff(options.retryDelayMs * 2 ** retries++);
       }
       whole = true;
     } catch (error) {
@@ -225,6 +241,7 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
     const data = await exchange.readAll(this.#context.options.maxAnswerBytes);
     this.#guard.clearDeadline();
     const chunks = readAnswer(data, this.#facts, this.#reader(true));
+    this.#checkIds();
     if (!this.#ended)
       throw new PromptseamError("PS_PROTOCOL", "The server's JSON is not an answer to this request.");
     this.#facts.complete = true;
@@ -258,7 +275,10 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
         return;
       }
       const chunks = readAnswer(data, this.#facts, reader);
-      if (this.#facts.firstTokenMs === null) yield this.#start();
+      if (this.#facts.firstTokenMs === null) {
+        this.#checkIds();
+        yield this.#start();
+      }
       for (const chunk of chunks) {
         yield chunk;
         this.#guard.check();
@@ -278,6 +298,14 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
     }
     if (bytes === null && !this.#ended) throw truncatedError();
     return bytes;
+  }
+
+  /** Ids beside messages may be ignored; the count of tokens that the engine saw tells. */
+  #checkIds(): void {
+    const { asMessages, promptTokens, standIn } = this.#request;
+    if (asMessages === null) return;
+    const seen = this.#facts.promptTokens;
+    if (seen === null ? standIn : seen !== promptTokens) throw new IdsIgnored();
   }
 
   get #ended(): boolean {
@@ -300,13 +328,20 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
       PromptseamError.isInstance(error) &&
       error.details.retryable === true &&
       this.#facts.firstTokenMs === null &&
-      this.#guard.failure === null &&
-      this.#facts.attempts <= this.#context.options.retries
+      this.#guard.failure === null
     );
   }
 
-  async #backOff(baseMs: number): Promise<void> {
-    const ms = baseMs * 2 ** (this.#facts.attempts - 1) * (0.5 + Math.random() / 2);
+  /** The request that was under way is aborted by now: its exchange is closed. */
+  #sendMessages(): void {
+    if (this.#request.asMessages === null) throw new Error("only requests with messages are checked");
+    this.#request = this.#request.asMessages();
+    this.#facts.startOver();
+    this.#facts.idsIgnored = true;
+  }
+
+  async #backOff(longestMs: number): Promise<void> {
+    const ms = longestMs * (0.5 + Math.random() / 2);
     try {
       await sleep(ms, undefined, { signal: this.#guard.signal });
     } catch (error) {
@@ -338,13 +373,14 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
   }
 
   #publishEnd(cancelled: boolean): void {
-    const { firstTokenMs, attempts, promptTokens, cachedTokens, completionTokens } = this.#facts;
+    const { firstTokenMs, attempts, idsIgnored, promptTokens, cachedTokens, completionTokens } = this.#facts;
     publish("requestEnd", () => ({
       id: this.#id,
       elapsedMs: performance.now() - this.#startedAt,
       firstTokenMs,
       attempts,
       cancelled,
+      idsIgnored,
       promptTokens,
       cachedTokens,
       completionTokens,

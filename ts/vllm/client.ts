@@ -1,19 +1,27 @@
 /** The vLLM client: every way in, one type of answer. */
 
+import { abortable } from "../abort.ts";
 import { PromptseamError } from "../errors.ts";
-import { publish } from "../events.ts";
-import { Answer, nextRequestId } from "./answer.ts";
-import { Guard } from "./guard.ts";
+import type { Model } from "../model.ts";
+import type { Prompt } from "../prompt.ts";
+import { Answer } from "./answer.ts";
+import { type Capabilities, probeServer } from "./capabilities.ts";
+import { type ControlContext, type ControlRequest, callServer } from "./control.ts";
+import { isServerFailure } from "./failure.ts";
+import type { Guard } from "./guard.ts";
 import { asArray, asCount, asObject, asString, type JsonObject, parseObject } from "./json.ts";
-import type { GenerateOptions } from "./options.ts";
+import { Metrics } from "./metrics.ts";
 import {
   type CallOptions,
+  callHeaders,
+  type GenerateOptions,
   overrideOptions,
   type ResolvedOptions,
   resolveOptions,
   type VllmClientOptions,
 } from "./options.ts";
 import { redactor } from "./redact.ts";
+import { Remembered } from "./remembered.ts";
 import {
   type BuiltRequest,
   buildChat,
@@ -22,11 +30,14 @@ import {
   type ChatOptions,
   type ChatRequest,
   type CompletionParams,
+  contentOf,
   type GenerateRequestOptions,
   type SamplingParams,
+  stringify,
 } from "./requests.ts";
 import { Transport } from "./transport.ts";
-import type { WirePrompt } from "./wire.ts";
+import { type VerifyOptions, type VerifyReport, verifyModel } from "./verify.ts";
+import { readEvent, type WirePrompt } from "./wire.ts";
 
 /** A model that the server serves. */
 export interface ServedModel {
@@ -36,6 +47,13 @@ export interface ServedModel {
   readonly maxModelLength: number | null;
   /** Where the server loaded it from. */
   readonly root: string | null;
+}
+
+/** Options of {@link VllmClient.tokenize}. */
+export interface TokenizeOptions extends CallOptions {
+  readonly model?: string;
+  /** Add the tokens that the tokenizer puts at the ends of a text, such as BOS. Default false. */
+  readonly addSpecialTokens?: boolean;
 }
 
 /**
@@ -56,14 +74,29 @@ export class VllmClient implements AsyncDisposable {
   readonly #options: ResolvedOptions;
   readonly #transport: Transport;
   readonly #apiKey: string | null;
+  readonly #control: ControlContext;
   readonly #guards = new Set<Guard>();
+  readonly #limits = new Remembered<ReadonlyMap<string, number>>();
+  readonly #capabilities = new Map<string | undefined, Remembered<Probed>>();
+  /** Connections were closed since the server was asked what it can do: it may have been restarted. */
+  #mayBeAnother = false;
   #closed = false;
 
   /** @throws PromptseamError `PS_INVALID_ARGUMENT` */
   constructor(options: VllmClientOptions) {
     this.#options = resolveOptions(options);
-    this.#transport = new Transport(options, this.#options.timeouts.connectMs);
+    this.#transport = new Transport(options, this.#options.timeouts.connectMs, () => {
+      this.#mayBeAnother = true;
+    });
     this.#apiKey = options.apiKey ?? null;
+    this.#control = {
+      transport: this.#transport,
+      options: this.#options,
+      apiKey: this.#apiKey,
+      guards: this.#guards,
+      checkOpen: () => this.#checkOpen(),
+      onError: (error) => this.#doubt(error),
+    };
   }
 
   /**
@@ -86,9 +119,39 @@ export class VllmClient implements AsyncDisposable {
     return this.#answer(buildCompletion(prompt, params, options), options);
   }
 
+  /** The prompt that the server makes of a chat request: its own template and tokenizer, no engine. */
+  async render(request: ChatRequest, options: CallOptions = {}): Promise<Prompt> {
+    const body = stringify(request);
+    const answer = await this.#call(
+      { path: "/v1/chat/completions/render", body, content: () => contentOf(request) },
+      options,
+    );
+    return promptOf(answer);
+  }
+
+  /** The ids of a text, as the server's tokenizer gives them. Special tokens are recognized. */
+  async tokenize(text: string, options: TokenizeOptions = {}): Promise<Prompt> {
+    const body = stringify({
+      model: options.model,
+      prompt: text,
+      add_special_tokens: options.addSpecialTokens ?? false,
+    });
+    return promptOf(await this.#call({ path: "/tokenize", body, content: () => text }, options));
+  }
+
+  /** The text of token ids, as the server's tokenizer gives it. */
+  async detokenize(prompt: WirePrompt, options: CallOptions & { model?: string } = {}): Promise<string> {
+    const members = stringify({ model: options.model }).slice(0, -1);
+    const body = prompt.writeJson(`${members}${members === "{" ? "" : ","}"tokens":`, "}");
+    const answer = await this.#call({ path: "/detokenize", body, promptTokens: prompt.length }, options);
+    const text = asString(parseJson(answer)["prompt"]);
+    if (text === null) throw new PromptseamError("PS_PROTOCOL", "The server's /detokenize holds no text.");
+    return text;
+  }
+
   /** The models that the server serves. */
   async models(options: CallOptions = {}): Promise<ServedModel[]> {
-    const list = await this.#getJson("/v1/models", options);
+    const list = parseJson(await this.#call({ path: "/v1/models" }, options));
     return asArray(list["data"]).flatMap((entry) => {
       const model = asObject(entry);
       const id = asString(model?.["id"]);
@@ -99,14 +162,61 @@ export class VllmClient implements AsyncDisposable {
 
   /** The server's vLLM version. */
   async version(options: CallOptions = {}): Promise<string> {
-    const version = asString((await this.#getJson("/version", options))["version"]);
+    const version = asString(parseJson(await this.#call({ path: "/version" }, options))["version"]);
     if (version === null) throw new PromptseamError("PS_PROTOCOL", "The server's /version holds no version.");
     return version;
   }
 
   /** Resolves when the engine is alive. @throws PromptseamError `PS_HTTP_STATUS` with status 503 when it is dead */
   async health(options: CallOptions = {}): Promise<void> {
-    await this.#get("/health", options);
+    await this.#call({ path: "/health" }, options);
+  }
+
+  /** The server's metrics. */
+  async metrics(options: CallOptions = {}): Promise<Metrics> {
+    return new Metrics(Buffer.from(await this.#call({ path: "/metrics" }, options)).toString("utf8"));
+  }
+
+  /**
+   * Stops requests by their ids (`facts.requestId`; the server must run with --enable-scale-out). Unknown ids are no error.
+   * Leaving an answer early does the same by closing its connection; this is for answers that another process reads.
+   */
+  async abort(requestIds: readonly string[], options: CallOptions = {}): Promise<void> {
+    const body = stringify({ request_ids: requestIds });
+    await this.#call({ path: "/inference/v1/abort_requests", body }, options);
+  }
+
+  /**
+   * What this server showed it can do: it is asked once, by five requests of one token each under a cache salt of their own, and
+   * again after a failure, or when it was restarted in between.
+   *
+   * @param options.model Served model name; default: the first one
+   */
+  async capabilities(options: CallOptions & { model?: string } = {}): Promise<Capabilities> {
+    this.#checkOpen();
+    const { model, signal, ...others } = options;
+    const known = this.#capabilities.get(model) ?? new Remembered<Probed>();
+    this.#capabilities.set(model, known);
+    // Several callers may wait for the one probe: no one's signal ends it for the others.
+    const probe = () => known.get(() => this.#probe(model, others));
+    return abortable(signal, async () => {
+      const probed = await probe();
+      if (!this.#mayBeAnother) return probed.capabilities;
+      this.#mayBeAnother = false;
+      if (probed.startedAt === (await this.#startedAt(others))) return probed.capabilities;
+      this.#forget();
+      return await this.capabilities({ ...others, ...(model === undefined ? {} : { model }) });
+    });
+  }
+
+  /**
+   * Whether `model` renders as the server does: a battery of requests (roles, tools, reasoning, template arguments, Unicode) is
+   * rendered here and there and compared id by id. Each difference is named in words.
+   *
+   * @throws PromptseamError where the server cannot be asked, `PS_HTTP_STATUS` 404 where it has no render endpoint
+   */
+  async verify(model: Model, options: VerifyOptions = {}): Promise<VerifyReport> {
+    return verifyModel(this, model, options);
   }
 
   /** Stops what is running (`PS_CLOSED`) and closes the connections. Idempotent; a `dispatcher` of yours stays open. */
@@ -131,65 +241,57 @@ export class VllmClient implements AsyncDisposable {
       redact: redactor(this.#apiKey, () => request.content),
       guards: this.#guards,
       checkOpen: () => this.#checkOpen(),
+      checkLength: () => this.#checkLength(request),
+      onError: (error) => this.#doubt(error),
     });
   }
 
-  async #getJson(path: string, options: CallOptions): Promise<JsonObject> {
-    return parseObject(Buffer.from(await this.#get(path, options)).toString("utf8"));
+  #call(request: ControlRequest, options: CallOptions): Promise<Uint8Array> {
+    return callServer(this.#control, request, options);
   }
 
-  async #get(path: string, options: CallOptions): Promise<Uint8Array> {
-    this.#checkOpen();
-    const settings = overrideOptions(this.#options, options);
-    const id = nextRequestId();
-    const startedAt = performance.now();
-    publish("requestStart", () => ({
-      id,
-      way: "control",
-      method: "GET",
-      path,
-      bodyBytes: 0,
-      promptTokens: null,
-      stream: false,
-    }));
-    const guard = new Guard(options.signal);
-    this.#guards.add(guard);
-    guard.setDeadline("answer", settings.timeouts.controlMs);
-    try {
-      const exchange = await this.#transport.send(
-        { method: "GET", path, body: null, headers: callHeaders(options) },
-        guard,
-      );
-      try {
-        if (exchange.status !== 200) throw await exchange.toError(redactor(this.#apiKey, () => undefined));
-        const body = await exchange.readAll(settings.maxAnswerBytes);
-        publish("requestEnd", () => ({
-          id,
-          elapsedMs: performance.now() - startedAt,
-          firstTokenMs: null,
-          attempts: 1,
-          cancelled: false,
-          promptTokens: null,
-          cachedTokens: null,
-          completionTokens: null,
-        }));
-        return body;
-      } finally {
-        exchange.close();
-      }
-    } catch (error) {
-      publish("requestError", () => ({
-        id,
-        elapsedMs: performance.now() - startedAt,
-        attempts: 1,
-        code: PromptseamError.isInstance(error) ? error.code : "PS_INTERNAL",
-        status: PromptseamError.isInstance(error) ? (error.details.status ?? null) : null,
-      }));
-      throw error;
-    } finally {
-      this.#guards.delete(guard);
-      guard.dispose();
-    }
+  /** @throws PromptseamError `PS_CONTEXT_OVERFLOW` for ids that leave the server no room for a token */
+  async #checkLength({ promptTokens, model }: BuiltRequest): Promise<void> {
+    if (promptTokens === null) return;
+    const limits = await this.#limits.get(() => this.#askLimits());
+    const limit = model === undefined ? limits.values().next().value : limits.get(model);
+    if (limit === undefined || promptTokens < limit) return;
+    throw new PromptseamError(
+      "PS_CONTEXT_OVERFLOW",
+      `The prompt has ${promptTokens} tokens, and the model's context of ${limit} tokens must hold the answer too. Nothing was sent.`,
+      { details: { promptTokens, maxModelLength: limit, retryable: false } },
+    );
+  }
+
+  /** Context lengths by model. A server that does not say leaves the check to itself. */
+  async #askLimits(): Promise<ReadonlyMap<string, number>> {
+    const models = await this.models().catch(() => []);
+    return new Map(
+      models.flatMap(({ id, maxModelLength }) => (maxModelLength === null ? [] : [[id, maxModelLength]])),
+    );
+  }
+
+  async #probe(model: string | undefined, options: CallOptions): Promise<Probed> {
+    this.#mayBeAnother = false;
+    const startedAt = await this.#startedAt(options);
+    return { startedAt, capabilities: await probeServer(this, model, options) };
+  }
+
+  /** When the server's process began, by its metrics; a number of our own where it does not say. */
+  async #startedAt(options: CallOptions): Promise<number> {
+    const metrics = await this.metrics(options).catch(() => null);
+    return metrics?.sum("process_start_time_seconds") ?? Number.NaN;
+  }
+
+  /** What is known of the server holds no longer once it fails or behaves otherwise; refusals are as they should be. */
+  #doubt(error: unknown): void {
+    if (PromptseamError.isInstance(error) && !isServerFailure(error)) return;
+    this.#forget();
+  }
+
+  #forget(): void {
+    this.#limits.forget();
+    for (const probed of this.#capabilities.values()) probed.forget();
   }
 
   #checkOpen(): void {
@@ -201,9 +303,19 @@ function closedError(): PromptseamError {
   return new PromptseamError("PS_CLOSED", "The client was closed.");
 }
 
-function callHeaders(options: CallOptions): Record<string, string> {
-  return {
-    ...options.headers,
-    ...(options.requestId === undefined ? {} : { "x-request-id": options.requestId }),
-  };
+interface Probed {
+  readonly capabilities: Capabilities;
+  /** Seconds since the epoch; NaN where unknown. */
+  readonly startedAt: number;
+}
+
+function parseJson(answer: Uint8Array): JsonObject {
+  return parseObject(Buffer.from(answer).toString("utf8"));
+}
+
+function promptOf(answer: Uint8Array): Prompt {
+  const { promptTokenIds } = readEvent(answer);
+  if (promptTokenIds === null)
+    throw new PromptseamError("PS_PROTOCOL", "The server's answer holds no token ids.");
+  return promptTokenIds;
 }

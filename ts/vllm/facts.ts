@@ -38,7 +38,12 @@ export class AnswerFacts {
   reasoningTokens: number | null = null;
   /** The server's echo of the prompt; only with `sampledIds: "token_ids"` on the chat and completion ways. */
   promptTokenIds: WirePrompt | null = null;
-  /** Requests sent, 1 when nothing was retried. */
+  /**
+   * The server did not take the ids that were sent beside the messages (it counted other tokens, or none); that request was
+   * aborted before anything of its answer was given out, and sent again as messages.
+   */
+  idsIgnored = false;
+  /** Requests sent, 1 when nothing was retried or sent another way. */
   attempts = 0;
   /** Milliseconds from the start to the first event. */
   firstTokenMs: number | null = null;
@@ -78,6 +83,19 @@ export class AnswerFacts {
   /** @internal */
   setFinished(index: number, reason: string): void {
     this.#finished.set(index, reason);
+  }
+
+  /** Forgets what an aborted request said. @internal */
+  startOver(): void {
+    this.requestId = null;
+    this.model = null;
+    this.promptTokens = null;
+    this.completionTokens = null;
+    this.cachedTokens = null;
+    this.reasoningTokens = null;
+    this.promptTokenIds = null;
+    this.#sampled.clear();
+    this.#finished.clear();
   }
 
   /** @internal */

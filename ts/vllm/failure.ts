@@ -1,6 +1,6 @@
 /** One place where what goes wrong on the wire becomes a PromptseamError. */
 
-import { PromptseamError } from "../errors.ts";
+import { type ErrorCode, PromptseamError } from "../errors.ts";
 import { asCount, asObject, asString, type JsonObject, type JsonValue } from "./json.ts";
 
 const MESSAGE_LIMIT = 300;
@@ -105,6 +105,19 @@ export function timeoutError(phase: DeadlinePhase, limit: number | null): Prompt
   return new PromptseamError("PS_TIMEOUT", `The deadline${after} for ${PHASES[phase]} passed.`, {
     details: { phase, retryable: false, ...(limit === null ? {} : { limit }) },
   });
+}
+
+const FAILURES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  "PS_CONNECT",
+  "PS_TIMEOUT",
+  "PS_PROTOCOL",
+  "PS_STREAM_TRUNCATED",
+]);
+
+/** Whether the server, or the way to it, failed; not the caller, and not a refusal of this one request. */
+export function isServerFailure({ code, details }: PromptseamError): boolean {
+  if (code === "PS_HTTP_STATUS" || code === "PS_SERVER") return (details.status ?? 500) >= 500;
+  return FAILURES.has(code);
 }
 
 interface ServerMessage {

@@ -14,7 +14,7 @@ export interface Timeouts {
   readonly betweenTokensMs?: number;
   /** For an answer that is not streamed, from sending to its end. Default 600,000. */
   readonly answerMs?: number;
-  /** For calls that generate nothing (models, version, health). Default 10,000. */
+  /** For calls that generate nothing (models, render, metrics and so on). Default 10,000. */
   readonly controlMs?: number;
 }
 
@@ -123,4 +123,12 @@ function count(name: string, value: number, least: number): number {
     throw new PromptseamError("PS_INVALID_ARGUMENT", `${name} must be an integer of at least ${least}.`);
   }
   return value;
+}
+
+/** The headers of a call. */
+export function callHeaders(options: CallOptions): Record<string, string> {
+  return {
+    ...options.headers,
+    ...(options.requestId === undefined ? {} : { "x-request-id": options.requestId }),
+  };
 }

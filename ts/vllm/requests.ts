@@ -30,11 +30,17 @@ export interface ChatRequest {
 /** Options of a chat. */
 export interface ChatOptions extends GenerateOptions {
   /**
-   * The rendered prompt. Its ids are sent beside the messages (`kv_transfer_params.prompt_token_ids`), and the server
-   * skips its template and tokenizer. A server that does not know the field renders the messages: compare the prompt's
-   * length with that of the `start` chunk.
+   * The rendered prompt of this request. Its ids are sent (`kv_transfer_params.prompt_token_ids`), and the server skips its
+   * template and tokenizer. A server that counts other tokens than these ignored them: before anything of its answer is
+   * given out, that request is aborted and the messages are sent instead (`facts.idsIgnored`).
    */
-  readonly prompt?: WirePrompt;
+  readonly prompt?: WirePrompt | undefined;
+  /**
+   * Send the real messages beside the ids. By default long ones are replaced by a stand-in, which saves the server from
+   * reading them; tools and all settings are always the real ones. Needed only for servers whose tool parser counts the calls
+   * in earlier messages (Kimi K2's call ids).
+   */
+  readonly sendMessages?: boolean;
 }
 
 /** vLLM's SamplingParams on the generate way (`max_tokens`, `temperature`, `stop_token_ids`, ...). */
@@ -72,7 +78,17 @@ export interface BuiltRequest {
   readonly logprobs: boolean;
   /** What an error must not quote. */
   readonly content: JsonValue | undefined;
+  /** Served model name, where the request has one. */
+  readonly model: string | undefined;
+  /** The same request without its ids, for a server that ignores them. */
+  readonly asMessages: (() => BuiltRequest) | null;
+  /** Only the right count of tokens shows that the server answers this request: it was not given the messages. */
+  readonly standIn: boolean;
 }
+
+/** Text of the messages below this length is sent beside ids too. In UTF-16 code units of JSON. */
+const STAND_IN_FROM = 4_096;
+const STAND_IN: readonly ChatMessage[] = [{ role: "user", content: "" }];
 
 /** @throws PromptseamError `PS_INVALID_REQUEST` */
 export function buildChat(request: ChatRequest, options: ChatOptions): BuiltRequest {
@@ -83,25 +99,61 @@ export function buildChat(request: ChatRequest, options: ChatOptions): BuiltRequ
   const logprobs = options.sampledIds === "logprobs" ? LOGPROBS_OF_CHAT : {};
   const members = { ...withDefaults(logprobs, request), ...streaming(stream, request), ...tokenIds(options) };
   const { prompt } = options;
-  let body: string | Uint8Array;
-  if (prompt === undefined) {
-    body = stringify(members);
-  } else {
-    const { kv_transfer_params: transfer, ...others }: JsonObject = members;
-    const rest = stringify({ ...asObject(transfer), prompt_token_ids: undefined });
-    const before = `${open(stringify(others))}"kv_transfer_params":${open(rest)}"prompt_token_ids":`;
-    body = prompt.writeJson(before, "}}");
-  }
-  return {
-    way: prompt === undefined ? "chat" : "chat_ids",
+  const common = {
     path: "/v1/chat/completions",
-    body,
     stream,
     choices: choices(request["n"]),
-    promptTokens: prompt?.length ?? null,
     logprobs: request["logprobs"] === true,
-    content: [request.messages, request.tools ?? null] as JsonValue,
+    content: contentOf(request),
+    model: request.model,
   };
+  if (prompt === undefined) {
+    return {
+      ...common,
+      way: "chat",
+      body: stringify(members),
+      promptTokens: null,
+      asMessages: null,
+      standIn: false,
+    };
+  }
+  const standIn = options.sendMessages !== true && countsTokens(members) && isLong(request.messages);
+  const { kv_transfer_params: transfer, messages, ...others }: JsonObject = members;
+  const rest = stringify({ ...asObject(transfer), prompt_token_ids: undefined });
+  const head = stringify({ ...others, messages: standIn ? STAND_IN : messages });
+  const before = `${open(head)}"kv_transfer_params":${open(rest)}"prompt_token_ids":`;
+  return {
+    ...common,
+    way: "chat_ids",
+    body: prompt.writeJson(before, "}}"),
+    promptTokens: prompt.length,
+    asMessages: () => buildChat(request, { ...options, prompt: undefined }),
+    standIn,
+  };
+}
+
+/** The part of a chat request that errors must not quote. */
+export function contentOf(request: ChatRequest): JsonValue {
+  return [request.messages, request.tools ?? null] as JsonValue;
+}
+
+/** Whether the server will say, before its first token or with its whole answer, how long the prompt was. */
+function countsTokens(members: JsonObject): boolean {
+  const options = asObject(members["stream_options"]);
+  return (
+    members["stream"] === false ||
+    (options?.["include_usage"] === true && options["continuous_usage_stats"] === true)
+  );
+}
+
+/** Long enough that a stand-in saves time, and that no prompt of a stand-in is as long by chance. O({@link STAND_IN_FROM}). */
+function isLong(messages: readonly ChatMessage[]): boolean {
+  let length = 0;
+  for (const { content } of messages) {
+    length += 32 + (typeof content === "string" ? content.length : 0);
+    if (length >= STAND_IN_FROM) return true;
+  }
+  return false;
 }
 
 /** @throws PromptseamError `PS_INVALID_REQUEST` */
@@ -128,6 +180,9 @@ export function buildGenerate(
     promptTokens: prompt.length,
     logprobs: typeof sampling["logprobs"] === "number",
     content: undefined,
+    model: options.model,
+    asMessages: null,
+    standIn: false,
   };
 }
 
@@ -149,6 +204,9 @@ export function buildCompletion(
     promptTokens: prompt.length,
     logprobs: typeof params["logprobs"] === "number",
     content: undefined,
+    model: params.model,
+    asMessages: null,
+    standIn: false,
   };
 }
 
@@ -179,7 +237,8 @@ function choices(n: JsonValue | undefined): number {
   return typeof n === "number" && n > 1 ? n : 1;
 }
 
-function stringify(members: JsonObject): string {
+/** JSON text. @throws PromptseamError `PS_INVALID_REQUEST` */
+export function stringify(members: JsonObject): string {
   try {
     return JSON.stringify(members);
   } catch {

@@ -28,9 +28,13 @@ export class Transport {
   readonly #headers: Readonly<Record<string, string>>;
   readonly #dispatcher: Dispatcher;
   readonly #ownAgent: Agent | null;
+  readonly #onDisconnect: () => void;
 
-  /** @throws PromptseamError `PS_INVALID_ARGUMENT` for a base URL that is none, or one with credentials. */
-  constructor(options: VllmClientOptions, connectMs: number) {
+  /**
+   * @param onDisconnect Called whenever a connection was closed, by either side
+   * @throws PromptseamError `PS_INVALID_ARGUMENT` for a base URL that is none, or one with credentials
+   */
+  constructor(options: VllmClientOptions, connectMs: number, onDisconnect: () => void) {
     const url = parseBaseUrl(options.baseUrl);
     this.#origin = url.origin;
     this.#prefix = url.pathname.replace(/\/+$/, "").replace(/\/v1$/, "");
@@ -43,6 +47,8 @@ export class Transport {
         ? new Agent({ connect: { timeout: Number.isFinite(connectMs) ? connectMs : 0 } })
         : null;
     this.#dispatcher = options.dispatcher ?? (this.#ownAgent as Agent);
+    this.#dispatcher.on("disconnect", onDisconnect);
+    this.#onDisconnect = onDisconnect;
   }
 
   /** Sends and waits for the status line. @throws PromptseamError the guard's failure, `PS_CONNECT`, `PS_TIMEOUT` */
@@ -73,6 +79,7 @@ export class Transport {
 
   /** Closes the idle connections of the client's own agent; a foreign dispatcher is left alone. */
   async close(): Promise<void> {
+    this.#dispatcher.off("disconnect", this.#onDisconnect);
     await this.#ownAgent?.close();
   }
 }

@@ -7,7 +7,7 @@ use napi::{
     bindgen_prelude::{Buffer, BufferSlice, Either, Uint8Array, Uint32Array},
 };
 use napi_derive::napi;
-use promptseam::prompt::{Fingerprint, Prompt, read_answer, write_ids};
+use promptseam::prompt::{Fingerprint, Prompt, read_answer};
 
 use crate::outcome::{Failure, Outcome, guarded};
 
@@ -161,7 +161,7 @@ impl NativePrompt {
             let (before, after) = (bytes_of(&before), bytes_of(&after));
             let mut body = Vec::with_capacity(before.len() + after.len() + 7 * prompt.len() + 2);
             body.extend_from_slice(before);
-            write_ids(&prompt.to_vec(), &mut body);
+            prompt.write_json(&mut body);
             body.extend_from_slice(after);
             Ok(Buffer::from(body))
         })

@@ -10,14 +10,16 @@ mod chunk;
 mod compare;
 mod fingerprint;
 mod grow;
-mod ids;
 mod intern;
+mod read;
+mod write;
 
 use std::sync::Arc;
 
 pub use chunk::BoundaryRow;
 pub use fingerprint::{BLOCK, Fingerprint};
-pub use ids::{Answer, read_answer, write_ids};
+pub use read::{Answer, read_answer};
+pub use write::write_ids;
 
 pub(crate) use grow::Growth;
 

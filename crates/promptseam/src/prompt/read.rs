@@ -1,5 +1,4 @@
-//! Id lists as the JSON of requests and answers writes them: the only form in
-//! which ids leave and enter on a turn, and much of a body's bytes.
+//! Id lists in the JSON of answers, taken out before anything else reads it.
 
 use std::ops::Range;
 
@@ -7,21 +6,6 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Nesting that an answer may have; vLLM's has 5.
 const MAX_DEPTH: usize = 64;
-
-/// Appends `ids` to `out` as a JSON array without spaces. O(ids).
-pub fn write_ids(ids: &[u32], out: &mut Vec<u8>) {
-    // Ids of today's vocabularies have at most six digits.
-    out.reserve(2 + 7 * ids.len());
-    out.push(b'[');
-    let mut digits = itoa::Buffer::new();
-    for (index, id) in ids.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(digits.format(*id).as_bytes());
-    }
-    out.push(b']');
-}
 
 /// An answer, or one event of a streamed answer, with its id lists taken out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -319,7 +303,7 @@ mod tests {
             .map(|i| i.wrapping_mul(2_654_435_761))
             .collect();
         let mut body = b"{\"prompt_token_ids\":".to_vec();
-        write_ids(&ids, &mut body);
+        crate::prompt::write_ids(&ids, &mut body);
         body.push(b'}');
         assert_eq!(read_answer(&body).unwrap().prompt, Some(ids));
     }

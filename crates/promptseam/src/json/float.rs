@@ -27,22 +27,42 @@ pub fn push_json_float(out: &mut String, value: f64) {
 }
 
 fn push_finite(out: &mut String, value: f64) {
-    let start = out.len();
-    // Writing to a String cannot fail.
-    let _ = write!(out, "{value:e}");
-    let Some(mark) = out[start..].find('e') else {
-        return;
-    };
-    let exponent: i32 = out[start + mark + 1..].parse().unwrap_or(0);
-    out.truncate(start + mark);
-    if (-4..16).contains(&exponent) {
-        out.truncate(start);
-        let _ = write!(out, "{value}");
-        if !out[start..].contains('.') {
-            out.push_str(".0");
-        }
+    // Of two shortest spellings equally near, Python and Ryu take the even one;
+    // the standard library does not.
+    let mut buffer = ryu::Buffer::new();
+    let spelled = buffer.format_finite(value.abs());
+    let (mantissa, power) = spelled.split_once('e').unwrap_or((spelled, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = [whole, fraction].concat();
+    let digits = all.trim_start_matches('0');
+    let zeros = all.len() - digits.len();
+    let digits = digits.trim_end_matches('0');
+    // Of the first digit that is not zero.
+    let exponent = power.parse::<i32>().unwrap_or(0) + whole.len() as i32 - 1 - zeros as i32;
+
+    if value.is_sign_negative() {
+        out.push('-');
+    }
+    if digits.is_empty() {
+        out.push_str("0.0");
+    } else if (0..16).contains(&exponent) {
+        let point = exponent as usize + 1;
+        // Writing to a String cannot fail.
+        let _ = if digits.len() > point {
+            write!(out, "{}.{}", &digits[..point], &digits[point..])
+        } else {
+            write!(out, "{digits:0<point$}.0")
+        };
+    } else if (-4..0).contains(&exponent) {
+        let _ = write!(out, "0.{:0<1$}{digits}", "", (-exponent - 1) as usize);
     } else {
+        let (first, rest) = digits.split_at(1);
+        let point = if rest.is_empty() { "" } else { "." };
         let sign = if exponent < 0 { '-' } else { '+' };
-        let _ = write!(out, "e{sign}{:02}", exponent.unsigned_abs());
+        let _ = write!(
+            out,
+            "{first}{point}{rest}e{sign}{:02}",
+            exponent.unsigned_abs()
+        );
     }
 }

@@ -62,6 +62,8 @@ export declare class NativePrompt {
   equals(other: NativePrompt): Outcome<boolean>
   /** `before`, the ids as a JSON array, and `after`, as one buffer. */
   writeJson(before: string | Uint8Array, after: string | Uint8Array): Outcome<Buffer>
+  /** As `writeJson`, off the event loop. */
+  writeJsonAside(before: string, after: string): Promise<Failure | Buffer>
   /** Heap bytes of the whole prompt, what it shares included. */
   bytes(): Outcome<number>
   /** Lets go of the ids now rather than at the next collection. */

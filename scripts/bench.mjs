@@ -3,11 +3,10 @@
 
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { cpus, loadavg, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { machine, table, verdict } from "../bench/report.mjs";
 import { row } from "../bench/sampling.mjs";
-import { TARGETS } from "../bench/targets.mjs";
 import { ROOT, setup } from "./setup.mjs";
 
 const CRITERION = join(ROOT, "target/criterion");
@@ -81,51 +80,17 @@ function options() {
   return { json: values.json, names: positionals.length > 0 ? positionals : Object.keys(SUITES) };
 }
 
-function verdict({ name, median }) {
-  const target = TARGETS[name];
-  if (target === undefined) return { text: "", missed: false };
-  const [met, words] =
-    target.atMost !== undefined
-      ? [median <= target.atMost, `at most ${target.atMost}`]
-      : [median >= target.atLeast, `at least ${target.atLeast}`];
-  return { text: `${met ? "ok" : "MISSED"}, ${words}`, missed: !met };
-}
-
-function table(machine, rows) {
-  const figure = (value) => value.toPrecision(3).padStart(9);
-  const lines = rows.map((entry) => {
-    const times = entry.ratio === undefined ? "" : `${entry.ratio.toFixed(1)}x`;
-    const said = [verdict(entry).text, entry.note].filter(Boolean).join(" ");
-    return `${entry.name.padEnd(78)} ${figure(entry.median)} ${figure(entry.p95)} ${entry.unit.padEnd(4)} n=${String(entry.n).padEnd(7)} ${times.padStart(7)}  ${said}`.trimEnd();
-  });
-  const { cpu, cores, node } = machine;
-  const head = `${cpu}, ${cores} cores, Node ${node}, load ${machine.load.toFixed(1)} at the start`;
-  return `${head}\n\n${"".padEnd(78)}    median       p95\n${lines.join("\n")}\n`;
-}
-
 const { json, names } = options();
 await setup();
-const machine = {
-  cpu: cpus()[0]?.model,
-  cores: cpus().length,
-  memoryGB: Math.round(totalmem() / 1e9),
-  kernel: release(),
-  node: process.version,
-  load: loadavg()[0],
-};
+const here = machine();
 mkdirSync(join(ROOT, "bench/results"), { recursive: true });
 const rows = [];
 for (const name of names) {
   process.stderr.write(`${name}\n`);
   const own = SUITES[name]();
   rows.push(...own);
-  const result = `${JSON.stringify({ machine, rows: own }, null, 2)}\n`;
+  const result = `${JSON.stringify({ machine: here, rows: own }, null, 2)}\n`;
   writeFileSync(join(ROOT, `bench/results/${name}.json`), result);
 }
-process.stdout.write(json ? `${JSON.stringify({ machine, rows })}\n` : table(machine, rows));
-const measured = new Set(rows.map(({ name }) => name));
-const absent = Object.keys(TARGETS).filter((name) => !measured.has(name));
-if (names.length === Object.keys(SUITES).length && absent.length > 0) {
-  throw new Error(`no row for the targets ${absent.join("; ")}`);
-}
+process.stdout.write(json ? `${JSON.stringify({ machine: here, rows })}\n` : table(here, rows));
 if (rows.some((entry) => verdict(entry).missed)) process.exitCode = 1;

@@ -29,8 +29,6 @@ export interface RequestStartEvent {
   readonly method: "GET" | "POST";
   /** Path on the server, without query. */
   readonly path: string;
-  /** Length of the request body. */
-  readonly bodyBytes: number;
   /** Token ids in the body; null where the server renders. */
   readonly promptTokens: number | null;
   readonly stream: boolean;
@@ -53,6 +51,8 @@ export interface RequestEndEvent {
   readonly attempts: number;
   /** Whether the reader stopped before the answer's end. */
   readonly cancelled: boolean;
+  /** Length of the request's body; the latest one's where several were sent. */
+  readonly bodyBytes: number;
   /** The server did not take the ids; the request was sent again as messages. */
   readonly idsIgnored: boolean;
   readonly promptTokens: number | null;

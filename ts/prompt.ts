@@ -3,6 +3,9 @@
 import { PromptseamError } from "./errors.ts";
 import { asBuffer, type NativePrompt, native, take } from "./native.ts";
 
+/** Ids that are written in less time than a thread takes to be woken: some 50 µs. */
+const WRITTEN_INLINE = 8_192;
+
 /** How one prompt differs from a later one. All counts are token ids. */
 export interface PromptDiff {
   /** Ids at the start that both have. */
@@ -101,6 +104,12 @@ export class Prompt {
   /** @internal The bytes of `before`, the ids as a JSON array, and `after`. O(length), natively. */
   writeJson(before: string | Uint8Array, after: string | Uint8Array): Buffer {
     return take(this.#native.writeJson(before, after));
+  }
+
+  /** @internal As {@link writeJson}; a long prompt is written off the event loop. */
+  async toBody(before: string, after: string): Promise<Buffer> {
+    if (this.length <= WRITTEN_INLINE) return this.writeJson(before, after);
+    return take(await this.#native.writeJsonAside(before, after));
   }
 
   /** @internal */

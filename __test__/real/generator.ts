@@ -34,8 +34,8 @@ export class Random {
 
 const PIECES = [
   "Read the file and say what it does.",
-  "fn main() { println!(\"{}\", 1 + 1); }\n",
-  "{\"a\": [1, 2.50, null], \"b\": \"\\u00e9\"}",
+  'fn main() { println!("{}", 1 + 1); }\n',
+  '{"a": [1, 2.50, null], "b": "\\u00e9"}',
   "今天天气很好。",
   "שלום עולם",
   "👩‍👩‍👧‍👦 👍🏽",
@@ -193,13 +193,15 @@ function tool(random: Random, index: number): Json {
 function messages(random: Random): Json {
   if (random.chance(0.01)) return random.pick<Json>([[], "hello", null, [{}], [7], { role: "user" }]);
   const list: Message[] = [];
-  if (random.chance(0.5)) list.push({ role: random.pick(["system", "system", "developer"]), content: content(random) });
+  if (random.chance(0.5))
+    list.push({ role: random.pick(["system", "system", "developer"]), content: content(random) });
   for (let turn = random.below(4); turn >= 0; turn--) {
     list.push({ role: "user", content: content(random) });
     if (random.chance(0.3)) list.push(...toolRounds(random, turn * 100));
     if (turn > 0 || random.chance(0.15)) list.push(assistant(random));
   }
-  if (random.chance(0.05)) list.splice(random.below(list.length), 0, { role: "system", content: text(random) });
+  if (random.chance(0.05))
+    list.splice(random.below(list.length), 0, { role: "system", content: text(random) });
   if (random.chance(0.02)) list.push({ role: random.pick(["critic", "function", "", "User"]), content: "x" });
   return list;
 }
@@ -233,7 +235,8 @@ export function generateRequest(seed: number): string {
   }
   if (random.chance(0.1)) request["add_generation_prompt"] = random.chance(0.3);
   if (random.chance(0.08)) request["continue_final_message"] = true;
-  if (request["continue_final_message"] === true && random.chance(0.7)) request["add_generation_prompt"] = false;
+  if (request["continue_final_message"] === true && random.chance(0.7))
+    request["add_generation_prompt"] = false;
   if (random.chance(0.05)) request["reasoning_effort"] = random.pick(["low", "high", "none", "odd"]);
   if (random.chance(0.05)) request["documents"] = [{ title: "t", text: "x" }];
   if (random.chance(0.03)) request["add_special_tokens"] = false;
@@ -242,6 +245,6 @@ export function generateRequest(seed: number): string {
   let body = JSON.stringify(request);
   if (random.chance(0.01)) body = body.slice(0, -1 - random.below(5));
   if (random.chance(0.02)) body = body.replace('"role"', '"content":"first","role"');
-  if (random.chance(0.02)) body = body.replace(/"(user|tool)","content":"/, '$&\\ud800 ');
+  if (random.chance(0.02)) body = body.replace(/"(user|tool)","content":"/, "$&\\ud800 ");
   return body;
 }

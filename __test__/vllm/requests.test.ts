@@ -189,7 +189,7 @@ describe("diagnostics channels", () => {
     ]);
     expect(new Set(events.map((event) => (event.message as { id: number }).id)).size).toBe(1);
     expect(events[0]?.message).toMatchObject({ way: "chat_ids", promptTokens: 3, stream: true });
-    expect(events[0]?.message).toMatchObject({ bodyBytes: server.requests.at(-1)?.bodyBytes });
+    expect(events[2]?.message).toMatchObject({ bodyBytes: server.requests.at(-1)?.bodyBytes });
     expect(events[2]?.message).toMatchObject({
       attempts: 1,
       cancelled: false,

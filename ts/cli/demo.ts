@@ -234,7 +234,7 @@ async function answer(stage: Stage, chat: ChatRequest, prompt: Prompt | undefine
     ttftMs: facts.firstTokenMs,
     promptTokens: facts.promptTokens,
     cachedTokens: facts.cachedTokens,
-    bodyBytes: sending.bodyBytes,
+    bodyBytes: sending.bodyBytes ?? 0,
     echo: facts.promptTokenIds,
   };
 }

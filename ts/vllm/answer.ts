@@ -1,7 +1,5 @@
 /** One generating request and its answer: an async iterable of chunks that owns the connection while it is read. */
 
-import { setTimeout as sleep } from "node:timers/promises";
-import { abortable } from "../abort.ts";
 import { PromptseamError } from "../errors.ts";
 import { publish } from "../events.ts";
 import { type Reading, readAnswer } from "./answer-reader.ts";
@@ -9,6 +7,7 @@ import type { Chunk } from "./chunks.ts";
 import { AnswerFacts } from "./facts.ts";
 import { contentTypeError, truncatedError } from "./failure.ts";
 import { Guard } from "./guard.ts";
+import type { JsonValue } from "./json.ts";
 import type { ResolvedOptions } from "./options.ts";
 import type { BuiltRequest } from "./requests.ts";
 import { SseParser } from "./sse.ts";
@@ -32,21 +31,26 @@ export interface CollectedAnswer {
   readonly facts: AnswerFacts;
 }
 
-/** What an answer needs of its client. @internal */
-export interface AnswerContext {
+/** What every answer needs of its client. @internal */
+export interface AnswerHost {
   readonly transport: Transport;
+  /** Tells the client which guards to stop when it closes. */
+  readonly guards: Set<Guard>;
+  /** Takes out of a server's message what must not stand in an error: secrets, and passages of `content`. */
+  redact(message: string, content: JsonValue | undefined): string;
+  /** Throws when the client was closed. */
+  checkOpen(): void;
+  /** Throws, or rejects where it must ask first, when the prompt leaves the server no room for an answer. */
+  checkLength(request: BuiltRequest): Promise<void> | undefined;
+  /** Told of every failure. */
+  onError(error: unknown): void;
+}
+
+/** What one call asked for. @internal */
+export interface AnswerCall {
   readonly options: ResolvedOptions;
   readonly headers: Readonly<Record<string, string>>;
   readonly signal: AbortSignal | undefined;
-  readonly redact: (text: string) => string;
-  /** Tells the client which guards to stop when it closes. */
-  readonly guards: Set<Guard>;
-  /** Throws when the client was closed. */
-  readonly checkOpen: () => void;
-  /** Rejects when the prompt leaves the server no room for an answer. */
-  readonly checkLength: () => Promise<void>;
-  /** Told of every failure. */
-  readonly onError: (error: unknown) => void;
 }
 
 /** Thrown inside an attempt whose server did not take the ids. */
@@ -74,21 +78,21 @@ export class Answer implements AsyncIterable<Chunk>, AsyncDisposable {
   /** What the server said beside the content, filled in as chunks arrive. */
   readonly facts = new AnswerFacts();
   readonly #request: BuiltRequest;
-  readonly #context: AnswerContext;
-  readonly #id = nextRequestId();
+  readonly #host: AnswerHost;
+  readonly #call: AnswerCall;
   #iterator: AnswerIterator | null = null;
   #cancelled = false;
 
   /** @internal */
-  constructor(request: BuiltRequest, context: AnswerContext) {
+  constructor(request: BuiltRequest, host: AnswerHost, call: AnswerCall) {
     this.#request = request;
-    this.#context = context;
+    this.#host = host;
+    this.#call = call;
   }
 
-  /** Length of the request's body. */
-  get bodyBytes(): number {
-    const { body } = this.#request;
-    return typeof body === "string" ? Buffer.byteLength(body) : body.length;
+  /** Length of the request's body, that of the latest one where several were sent; null before the first. */
+  get bodyBytes(): number | null {
+    return this.#iterator?.bodyBytes ?? null;
   }
 
   /** The chunks; can be asked for once. @throws PromptseamError `PS_CLOSED` the second time */
@@ -99,7 +103,7 @@ export class Answer implements AsyncIterable<Chunk>, AsyncDisposable {
         "This answer was read or cancelled already; send the request again.",
       );
     }
-    this.#iterator = new AnswerIterator(this.#request, this.#context, this.facts, this.#id);
+    this.#iterator = new AnswerIterator(this.#request, this.#host, this.#call, this.facts);
     return this.#iterator;
   }
 
@@ -138,21 +142,27 @@ export class Answer implements AsyncIterable<Chunk>, AsyncDisposable {
 /** Runs the request. `return` works also while a read waits, which a bare async generator cannot. */
 class AnswerIterator implements AsyncIterator<Chunk, void, void> {
   #request: BuiltRequest;
-  readonly #context: AnswerContext;
+  readonly #host: AnswerHost;
+  readonly #call: AnswerCall;
   readonly #facts: AnswerFacts;
-  readonly #id: number;
+  readonly #id = nextRequestId();
   readonly #guard: Guard;
   readonly #chunks: AsyncGenerator<Chunk, void, void>;
   #reading = 0;
   #startedAt = 0;
+  #body: string | Uint8Array | null = null;
 
-  constructor(request: BuiltRequest, context: AnswerContext, facts: AnswerFacts, id: number) {
+  constructor(request: BuiltRequest, host: AnswerHost, call: AnswerCall, facts: AnswerFacts) {
     this.#request = request;
-    this.#context = context;
+    this.#host = host;
+    this.#call = call;
     this.#facts = facts;
-    this.#id = id;
-    this.#guard = new Guard(context.signal);
+    this.#guard = new Guard(call.signal);
     this.#chunks = this.#run();
+  }
+
+  get bodyBytes(): number | null {
+    return this.#body === null ? null : Buffer.byteLength(this.#body);
   }
 
   async next(): Promise<IteratorResult<Chunk, void>> {
@@ -174,24 +184,24 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
   }
 
   async *#run(): AsyncGenerator<Chunk, void, void> {
-    const { guards, options } = this.#context;
+    const { guards } = this.#host;
+    const { options } = this.#call;
     this.#startedAt = performance.now();
     this.#publishStart();
     guards.add(this.#guard);
     let whole = false;
     let failed = false;
     try {
-      this.#context.checkOpen();
-      await abortable(this.#guard.signal, this.#context.checkLength).catch((error) => {
-        throw this.#guard.failure ?? error;
-      });
+      this.#host.checkOpen();
+      const lengthAsked = this.#host.checkLength(this.#request);
+      if (lengthAsked !== undefined) await this.#guard.race(lengthAsked);
       for (let retries = 0; ; ) {
         this.#facts.attempts++;
         try {
           yield* this.#attempt();
           break;
         } catch (error) {
-          this.#context.onError(error);
+          this.#host.onError(error);
           if (error instanceof IdsIgnored) {
             this.#sendMessages();
             continue;
@@ -213,12 +223,13 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
   }
 
   async *#attempt(): AsyncGenerator<Chunk, void, void> {
-    const { transport, options, headers } = this.#context;
-    const { path, body, stream } = this.#request;
+    const { options, headers } = this.#call;
+    const { path, stream } = this.#request;
     const guard = this.#guard;
+    const body = this.#body ?? (await this.#writeBody());
     if (stream) guard.setDeadline("first_token", options.timeouts.firstTokenMs);
     else guard.setDeadline("answer", options.timeouts.answerMs);
-    const exchange = await transport.send(
+    const exchange = await this.#host.transport.send(
       {
         method: "POST",
         path,
@@ -228,7 +239,7 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
       guard,
     );
     try {
-      if (exchange.status !== 200) throw await exchange.toError(this.#context.redact);
+      if (exchange.status !== 200) throw await exchange.toError(this.#redact);
       yield* stream ? this.#readStream(exchange) : this.#readWhole(exchange);
     } finally {
       guard.clearDeadline();
@@ -236,9 +247,15 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
     }
   }
 
+  async #writeBody(): Promise<string | Uint8Array> {
+    const { body } = this.#request;
+    this.#body = typeof body === "string" ? body : await body();
+    return this.#body;
+  }
+
   async *#readWhole(exchange: Exchange): AsyncGenerator<Chunk, void, void> {
     if (!exchange.contentType.includes("json")) throw contentTypeError("JSON", exchange.contentType);
-    const data = await exchange.readAll(this.#context.options.maxAnswerBytes);
+    const data = await exchange.readAll(this.#call.options.maxAnswerBytes);
     this.#guard.clearDeadline();
     const chunks = readAnswer(data, this.#facts, this.#reader(true));
     this.#checkIds();
@@ -253,7 +270,7 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
     if (!exchange.contentType.includes("text/event-stream")) {
       throw contentTypeError("an event stream", exchange.contentType);
     }
-    const { options } = this.#context;
+    const { options } = this.#call;
     const parser = new SseParser({ maxEventBytes: options.maxEventBytes });
     const reader = this.#reader(false);
     for (;;) {
@@ -278,6 +295,7 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
       if (this.#facts.firstTokenMs === null) {
         this.#checkIds();
         yield this.#start();
+        this.#guard.check();
       }
       for (const chunk of chunks) {
         yield chunk;
@@ -312,8 +330,10 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
     return this.#facts.finishedChoices >= this.#request.choices;
   }
 
+  readonly #redact = (message: string): string => this.#host.redact(message, this.#request.content);
+
   #reader(whole: boolean): Reading {
-    return { whole, logprobs: this.#request.logprobs, redact: this.#context.redact };
+    return { whole, logprobs: this.#request.logprobs, redact: this.#redact };
   }
 
   #start(): Chunk {
@@ -336,27 +356,27 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
   #sendMessages(): void {
     if (this.#request.asMessages === null) throw new Error("only requests with messages are checked");
     this.#request = this.#request.asMessages();
+    this.#body = null;
     this.#facts.startOver();
     this.#facts.idsIgnored = true;
   }
 
   async #backOff(longestMs: number): Promise<void> {
     const ms = longestMs * (0.5 + Math.random() / 2);
-    try {
-      await sleep(ms, undefined, { signal: this.#guard.signal });
-    } catch (error) {
-      throw this.#guard.failure ?? error;
-    }
+    let timer: NodeJS.Timeout | undefined;
+    const waited = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, ms);
+    });
+    await this.#guard.race(waited).finally(() => clearTimeout(timer));
   }
 
   #publishStart(): void {
-    const { way, path, body, promptTokens, stream } = this.#request;
+    const { way, path, promptTokens, stream } = this.#request;
     publish("requestStart", () => ({
       id: this.#id,
       way,
       method: "POST",
       path,
-      bodyBytes: typeof body === "string" ? Buffer.byteLength(body) : body.length,
       promptTokens,
       stream,
     }));
@@ -380,6 +400,7 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
       firstTokenMs,
       attempts,
       cancelled,
+      bodyBytes: this.bodyBytes ?? 0,
       idsIgnored,
       promptTokens,
       cachedTokens,

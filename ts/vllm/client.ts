@@ -4,7 +4,7 @@ import { abortable } from "../abort.ts";
 import { PromptseamError } from "../errors.ts";
 import type { Model } from "../model.ts";
 import type { Prompt } from "../prompt.ts";
-import { Answer } from "./answer.ts";
+import { Answer, type AnswerHost } from "./answer.ts";
 import { type Capabilities, probeServer } from "./capabilities.ts";
 import { type ControlContext, type ControlRequest, callServer } from "./control.ts";
 import { isServerFailure } from "./failure.ts";
@@ -20,7 +20,7 @@ import {
   resolveOptions,
   type VllmClientOptions,
 } from "./options.ts";
-import { redactor } from "./redact.ts";
+import { redact } from "./redact.ts";
 import { Remembered } from "./remembered.ts";
 import {
   type BuiltRequest,
@@ -75,6 +75,7 @@ export class VllmClient implements AsyncDisposable {
   readonly #transport: Transport;
   readonly #apiKey: string | null;
   readonly #control: ControlContext;
+  readonly #host: AnswerHost;
   readonly #guards = new Set<Guard>();
   readonly #limits = new Remembered<ReadonlyMap<string, number>>();
   readonly #capabilities = new Map<string | undefined, Remembered<Probed>>();
@@ -95,6 +96,14 @@ export class VllmClient implements AsyncDisposable {
       apiKey: this.#apiKey,
       guards: this.#guards,
       checkOpen: () => this.#checkOpen(),
+      onError: (error) => this.#doubt(error),
+    };
+    this.#host = {
+      transport: this.#transport,
+      guards: this.#guards,
+      redact: (message, content) => redact(message, this.#apiKey, content),
+      checkOpen: () => this.#checkOpen(),
+      checkLength: (request) => this.#checkLength(request),
       onError: (error) => this.#doubt(error),
     };
   }
@@ -233,16 +242,10 @@ export class VllmClient implements AsyncDisposable {
 
   #answer(request: BuiltRequest, options: CallOptions): Answer {
     this.#checkOpen();
-    return new Answer(request, {
-      transport: this.#transport,
+    return new Answer(request, this.#host, {
       options: overrideOptions(this.#options, options),
       headers: callHeaders(options),
       signal: options.signal,
-      redact: redactor(this.#apiKey, () => request.content),
-      guards: this.#guards,
-      checkOpen: () => this.#checkOpen(),
-      checkLength: () => this.#checkLength(request),
-      onError: (error) => this.#doubt(error),
     });
   }
 
@@ -250,17 +253,18 @@ export class VllmClient implements AsyncDisposable {
     return callServer(this.#control, request, options);
   }
 
-  /** @throws PromptseamError `PS_CONTEXT_OVERFLOW` for ids that leave the server no room for a token */
-  async #checkLength({ promptTokens, model }: BuiltRequest): Promise<void> {
-    if (promptTokens === null) return;
-    const limits = await this.#limits.get(() => this.#askLimits());
-    const limit = model === undefined ? limits.values().next().value : limits.get(model);
-    if (limit === undefined || promptTokens < limit) return;
-    throw new PromptseamError(
-      "PS_CONTEXT_OVERFLOW",
-      `The prompt has ${promptTokens} tokens, and the model's context of ${limit} tokens must hold the answer too. Nothing was sent.`,
-      { details: { promptTokens, maxModelLength: limit, retryable: false } },
-    );
+  /**
+   * Asks for the context lengths once; from then on it is a comparison.
+   *
+   * @throws PromptseamError `PS_CONTEXT_OVERFLOW` for ids that leave the server no room for a token
+   */
+  #checkLength(request: BuiltRequest): Promise<void> | undefined {
+    if (request.promptTokens === null) return undefined;
+    if (this.#limits.known !== undefined) {
+      checkLength(request, this.#limits.known);
+      return undefined;
+    }
+    return this.#limits.get(() => this.#askLimits()).then((limits) => checkLength(request, limits));
   }
 
   /** Context lengths by model. A server that does not say leaves the check to itself. */
@@ -301,6 +305,16 @@ export class VllmClient implements AsyncDisposable {
 
 function closedError(): PromptseamError {
   return new PromptseamError("PS_CLOSED", "The client was closed.");
+}
+
+function checkLength({ promptTokens, model }: BuiltRequest, limits: ReadonlyMap<string, number>): void {
+  const limit = model === undefined ? limits.values().next().value : limits.get(model);
+  if (limit === undefined || promptTokens === null || promptTokens < limit) return;
+  throw new PromptseamError(
+    "PS_CONTEXT_OVERFLOW",
+    `The prompt has ${promptTokens} tokens, and the model's context of ${limit} tokens must hold the answer too. Nothing was sent.`,
+    { details: { promptTokens, maxModelLength: limit, retryable: false } },
+  );
 }
 
 interface Probed {

@@ -6,7 +6,7 @@ import { nextRequestId } from "./answer.ts";
 import { Guard } from "./guard.ts";
 import type { JsonValue } from "./json.ts";
 import { type CallOptions, callHeaders, overrideOptions, type ResolvedOptions } from "./options.ts";
-import { redactor } from "./redact.ts";
+import { redact } from "./redact.ts";
 import type { Transport } from "./transport.ts";
 
 /** What these calls need of their client. @internal */
@@ -50,7 +50,6 @@ export async function callServer(
     way: "control",
     method,
     path,
-    bodyBytes: body === null ? 0 : Buffer.byteLength(body),
     promptTokens,
     stream: false,
   }));
@@ -64,7 +63,7 @@ export async function callServer(
     );
     try {
       if (exchange.status !== 200) {
-        throw await exchange.toError(redactor(context.apiKey, request.content ?? (() => undefined)));
+        throw await exchange.toError((said) => redact(said, context.apiKey, request.content?.()));
       }
       const answer = await exchange.readAll(settings.maxAnswerBytes);
       publish("requestEnd", () => ({
@@ -73,6 +72,7 @@ export async function callServer(
         firstTokenMs: null,
         attempts: 1,
         cancelled: false,
+        bodyBytes: body === null ? 0 : Buffer.byteLength(body),
         idsIgnored: false,
         promptTokens,
         cachedTokens: null,

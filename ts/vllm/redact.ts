@@ -10,25 +10,19 @@ const MASK = "[…]";
 const PROTOCOL_MEMBERS = new Set(["role", "type", "name", "id", "tool_call_id"]);
 
 /**
- * A function that masks, in a short text, every API key and every passage that also stands in the strings of `content`
- * (messages, tools, a prompt: values, not the names of members). Made per request and run only when one fails: costs
- * O(text × content).
+ * `text`, a short one, with every API key masked and every passage that also stands in the strings of `content` (messages,
+ * tools, a prompt: values, not the names of members). O(text × content): for failures only.
  */
-export function redactor(
-  apiKey: string | null,
-  content: () => JsonValue | undefined,
-): (text: string) => string {
-  return (text) => {
-    let safe = apiKey === null || apiKey === "" ? text : text.replaceAll(apiKey, MASK);
-    const strings: string[] = [];
-    collect(content(), strings);
-    for (const string of strings) {
-      if (string.length >= SHORTEST_STRING && string.length < SHORTEST_QUOTE) {
-        safe = safe.replaceAll(string, MASK);
-      }
+export function redact(text: string, apiKey: string | null, content: JsonValue | undefined): string {
+  let safe = apiKey === null || apiKey === "" ? text : text.replaceAll(apiKey, MASK);
+  const strings: string[] = [];
+  collect(content, strings);
+  for (const string of strings) {
+    if (string.length >= SHORTEST_STRING && string.length < SHORTEST_QUOTE) {
+      safe = safe.replaceAll(string, MASK);
     }
-    return maskQuotes(safe, strings.filter((string) => string.length >= SHORTEST_QUOTE).join("\u0000"));
-  };
+  }
+  return maskQuotes(safe, strings.filter((string) => string.length >= SHORTEST_QUOTE).join("\u0000"));
 }
 
 function maskQuotes(text: string, content: string): string {

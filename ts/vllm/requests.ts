@@ -69,7 +69,8 @@ export interface CompletionParams {
 export interface BuiltRequest {
   readonly way: RequestWay;
   readonly path: string;
-  readonly body: string | Uint8Array;
+  /** JSON; ids are written only when the request is sent. @throws PromptseamError `PS_CLOSED` for a closed prompt */
+  readonly body: string | (() => Promise<Uint8Array>);
   readonly stream: boolean;
   /** Choices that must end before the answer is whole. */
   readonly choices: number;
@@ -125,7 +126,7 @@ export function buildChat(request: ChatRequest, options: ChatOptions): BuiltRequ
   return {
     ...common,
     way: "chat_ids",
-    body: prompt.writeJson(before, "}}"),
+    body: () => prompt.toBody(before, "}}"),
     promptTokens: prompt.length,
     asMessages: () => buildChat(request, { ...options, prompt: undefined }),
     standIn,
@@ -163,18 +164,18 @@ export function buildGenerate(
   options: GenerateRequestOptions,
 ): BuiltRequest {
   const stream = options.stream ?? true;
-  const members: JsonObject = {
+  const members = stringify({
     ...options.request,
     model: options.model,
     cache_salt: options.cacheSalt ?? options.request?.["cache_salt"],
     output_mode: options.outputMode ?? "text",
-    ...streaming(stream, options.request ?? {}),
+    ...streaming(stream, options.request),
     sampling_params: sampling,
-  };
+  });
   return {
     way: "generate",
     path: "/inference/v1/generate",
-    body: prompt.writeJson(`${open(stringify(members))}"token_ids":`, "}"),
+    body: () => prompt.toBody(`${open(members)}"token_ids":`, "}"),
     stream,
     choices: choices(sampling["n"]),
     promptTokens: prompt.length,
@@ -194,11 +195,16 @@ export function buildCompletion(
 ): BuiltRequest {
   const stream = options.stream ?? true;
   const logprobs = options.sampledIds === "logprobs" ? LOGPROBS_OF_COMPLETION : {};
-  const members = { ...withDefaults(logprobs, params), ...streaming(stream, params), ...tokenIds(options) };
+  const members = stringify({
+    ...withDefaults(logprobs, params),
+    ...streaming(stream, params),
+    ...tokenIds(options),
+    prompt: undefined,
+  });
   return {
     way: "completions",
     path: "/v1/completions",
-    body: prompt.writeJson(`${open(stringify({ ...members, prompt: undefined }))}"prompt":`, "}"),
+    body: () => prompt.toBody(`${open(members)}"prompt":`, "}"),
     stream,
     choices: choices(params["n"]),
     promptTokens: prompt.length,
@@ -227,11 +233,15 @@ function tokenIds(options: GenerateOptions): JsonObject {
 }
 
 /** Usage is asked for in every event: the first one then says how long the prompt was that the engine saw. */
-function streaming(stream: boolean, request: JsonObject): JsonObject {
-  if (!stream) return { stream: false, stream_options: undefined };
-  const own = asObject(request["stream_options"]);
-  return { stream: true, stream_options: { include_usage: true, continuous_usage_stats: true, ...own } };
+function streaming(stream: boolean, request: JsonObject | undefined): JsonObject {
+  if (!stream) return WHOLE;
+  const own = asObject(request?.["stream_options"]);
+  return own === null ? STREAMED : { stream: true, stream_options: { ...EVERY_USAGE, ...own } };
 }
+
+const EVERY_USAGE: JsonObject = { include_usage: true, continuous_usage_stats: true };
+const STREAMED: JsonObject = { stream: true, stream_options: EVERY_USAGE };
+const WHOLE: JsonObject = { stream: false, stream_options: undefined };
 
 function choices(n: JsonValue | undefined): number {
   return typeof n === "number" && n > 1 ? n : 1;

@@ -54,19 +54,16 @@ export class Transport {
   /** Sends and waits for the status line. @throws PromptseamError the guard's failure, `PS_CONNECT`, `PS_TIMEOUT` */
   async send(request: HttpRequest, guard: Guard): Promise<Exchange> {
     guard.check();
-    const headers = checkedHeaders(request.headers);
+    const headers = this.#headersOf(request);
     try {
       const response = await this.#dispatcher.request({
         origin: this.#origin,
         path: this.#prefix + request.path,
         method: request.method,
-        headers: {
-          ...this.#headers,
-          ...(request.body === null ? {} : { "content-type": "application/json" }),
-          ...headers,
-        },
+        headers,
         body: request.body,
-        signal: guard.signal,
+        // undici asks a signal for no more than a guard has.
+        signal: guard as unknown as AbortSignal,
         // The guard keeps the deadlines: undici's own would cut a long prefill.
         headersTimeout: 0,
         bodyTimeout: 0,
@@ -75,6 +72,16 @@ export class Transport {
     } catch (cause) {
       throw guard.failure ?? connectError(cause);
     }
+  }
+
+  #headersOf({ headers, body }: HttpRequest): Record<string, string> {
+    const all: Record<string, string> = { ...this.#headers };
+    if (body !== null) all["content-type"] = "application/json";
+    for (const name in headers) {
+      const [checked, value] = checkedHeader(name, headers[name] as string);
+      all[checked] = value;
+    }
+    return all;
   }
 
   /** Closes the idle connections of the client's own agent; a foreign dispatcher is left alone. */
@@ -182,17 +189,17 @@ function parseBaseUrl(value: string | URL): URL {
   return url;
 }
 
-/** Lower-case names. The value of a refused header is not shown: it may be a secret. */
 function checkedHeaders(headers: Readonly<Record<string, string>>): Record<string, string> {
-  const checked: Record<string, string> = {};
-  for (const [name, value] of Object.entries(headers)) {
-    if (!/^[\w!#$%&'*+.^`|~-]+$/.test(name) || !/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) {
-      throw new PromptseamError(
-        "PS_INVALID_ARGUMENT",
-        "A header or the apiKey holds a character that HTTP does not allow.",
-      );
-    }
-    checked[name.toLowerCase()] = value;
+  return Object.fromEntries(Object.entries(headers).map(([name, value]) => checkedHeader(name, value)));
+}
+
+/** With a lower-case name. The value of a refused header is not shown: it may be a secret. */
+function checkedHeader(name: string, value: string): [string, string] {
+  if (!/^[\w!#$%&'*+.^`|~-]+$/.test(name) || !/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) {
+    throw new PromptseamError(
+      "PS_INVALID_ARGUMENT",
+      "A header or the apiKey holds a character that HTTP does not allow.",
+    );
   }
-  return checked;
+  return [name.toLowerCase(), value];
 }

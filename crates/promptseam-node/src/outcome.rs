@@ -13,6 +13,7 @@ use napi_derive::napi;
 use promptseam::Error;
 
 /// A failed call.
+#[derive(Clone)]
 #[napi(object)]
 pub struct Failure {
     /// The stable code, `PS_...`.

@@ -1,0 +1,231 @@
+// Time to first token on a real vLLM, by every way to hand it a prompt, with the prefix cache warm. The ways take turns in
+// one run, on the same prompts; what the engine saw is compared over all of them. Run by scripts/bench-ttft.mjs.
+
+import { createHash } from "node:crypto";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Agent } from "undici";
+import { Model, VllmClient } from "../dist/index.js";
+import { bodyOf, conversation, freshText, TOOLS } from "./agent-text.mjs";
+import { median, paired, row, say } from "./sampling.mjs";
+
+export const SIZES = [2_000, 8_000, 16_000, 30_000, 60_000, 96_000];
+const ROUNDS = 21;
+const OVERHEAD_TOKENS = 28_000;
+const OVERHEAD_ROUNDS = 60;
+
+const label = (tokens) => `${tokens / 1000}k`;
+
+/** The answer to the ids, and what they are: little-endian words, as the plugin takes and hashes them. */
+const wordsOf = (prompt) => Buffer.from(prompt.tokenIds().buffer);
+
+class Server {
+  #agent = new Agent();
+  #origin;
+
+  constructor(baseUrl) {
+    this.#origin = baseUrl;
+  }
+
+  async #send(method, path, body) {
+    const { statusCode, body: answer } = await this.#agent.request({
+      origin: this.#origin,
+      path,
+      method,
+      body,
+    });
+    const json = await answer.json();
+    if (statusCode !== 200) throw new Error(`${path} answered ${statusCode}: ${JSON.stringify(json)}`);
+    return json;
+  }
+
+  ready = (prompt) => this.#send("PUT", "/inference/bench/ready", wordsOf(prompt));
+  firstToken = () => this.#send("POST", "/inference/bench/first_token", "{}");
+  seen = () => this.#send("GET", "/inference/bench/seen");
+  close = () => this.#agent.close();
+}
+
+/** Resolves at the first piece of the answer that the model generated. */
+async function firstToken(answer) {
+  for await (const chunk of answer) {
+    if (chunk.type !== "start" && chunk.type !== "usage") break;
+  }
+}
+
+async function bytesOf(answer) {
+  await answer.collect();
+  return answer.bodyBytes;
+}
+
+/** One turn: the history that the cache holds, and the request that comes next. */
+async function turnOf(model, tokens) {
+  const history = conversation(tokens - 500);
+  const messages = [...history, { role: "user", content: freshText(600) }];
+  const previous = await model.render(bodyOf(history));
+  const body = bodyOf(messages);
+  return { previous, body, request: { messages, tools: TOOLS }, prompt: await model.render(body) };
+}
+
+async function measureSize(model, client, server, tokens) {
+  const turn = await turnOf(model, tokens);
+  const { prompt, previous, body, request } = turn;
+  say(`${prompt.length} tokens: filling the prefix cache`);
+  await client.generate(prompt, { max_tokens: 1 }).collect();
+  await server.ready(prompt);
+
+  const plan = () => model.render(body, { previous });
+  const asked = { ...request, max_tokens: 1 };
+  const ways = {
+    messages: () => firstToken(client.chat(asked)),
+    // A turn of promptseam's plans first: the aligned render is part of its time.
+    "chat ids": async () => firstToken(client.chat(asked, { prompt: await plan() })),
+    "generate ids": async () => firstToken(client.generate(await plan(), { max_tokens: 1 })),
+    floor: () => server.firstToken(),
+  };
+
+  const expected = createHash("sha256").update(wordsOf(prompt)).digest("hex");
+  for (const [name, send] of Object.entries(ways)) {
+    await send();
+    const { sha256, length } = await server.seen();
+    if (sha256 !== expected) {
+      throw new Error(`by ${name} the engine saw other ids (${length}) than we render (${prompt.length})`);
+    }
+  }
+  say(`${prompt.length} tokens: ${ROUNDS} rounds`);
+  const samples = await paired(ways, { rounds: ROUNDS, warmUp: 2, prepare: async () => undefined });
+  const bodies = {
+    messages: await bytesOf(client.chat(asked)),
+    "chat ids": await bytesOf(client.chat(asked, { prompt })),
+    "generate ids": await bytesOf(client.generate(prompt, { max_tokens: 1 })),
+    floor: 2,
+  };
+  return { tokens: prompt.length, samples, bodies };
+}
+
+/** Shares of the removable time, pair by pair: how much of what `messages` costs above the floor a way saves. */
+function removed({ messages, floor }, way) {
+  return way.map((time, round) => (messages[round] - time) / (messages[round] - floor[round]));
+}
+
+/** Least squares: milliseconds for each 10,000 tokens. */
+function slope(points) {
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const [x, y] = [mean(points.map(([tokens]) => tokens)), mean(points.map(([, ms]) => ms))];
+  const covariance = mean(points.map(([tokens, ms]) => (tokens - x) * (ms - y)));
+  return (10_000 * covariance) / mean(points.map(([tokens]) => (tokens - x) ** 2));
+}
+
+export async function timeToFirstToken(baseUrl, modelFolder) {
+  const model = await Model.load(modelFolder, { maxModelLength: 131_072 });
+  const client = new VllmClient({ baseUrl, timeouts: { firstTokenMs: 600_000 } });
+  const server = new Server(baseUrl);
+  const rows = [];
+  const sizes = [];
+  for (const size of SIZES) {
+    const { tokens, samples, bodies } = await measureSize(model, client, server, size);
+    sizes.push({
+      size,
+      tokens,
+      medians: Object.fromEntries(Object.entries(samples).map(([k, v]) => [k, median(v)])),
+    });
+    const base = `time to first token, ${label(size)}`;
+    for (const [name, times] of Object.entries(samples)) {
+      rows.push(
+        row(`${base}: ${name}`, "ms", times, {
+          tokens,
+          bodyBytes: bodies[name],
+          ...(name === "messages"
+            ? {}
+            : { baseline: `${base}: messages`, ratio: median(samples.messages.map((t, i) => t / times[i])) }),
+        }),
+      );
+    }
+    const quotients = samples.messages.map((time, round) => time / samples["generate ids"][round]);
+    rows.push(row(`${base}: messages over generate ids`, "x", quotients));
+    for (const name of ["chat ids", "generate ids"]) {
+      rows.push(row(`removable time removed, ${label(size)}: ${name}`, "", removed(samples, samples[name])));
+    }
+  }
+  const saved = (name) =>
+    slope(sizes.map(({ tokens, medians }) => [tokens, medians.messages - medians[name]]));
+  const slopes = {
+    "chat ids": saved("chat ids"),
+    "generate ids": saved("generate ids"),
+    floor: saved("floor"),
+  };
+  for (const [name, ms] of Object.entries(slopes))
+    rows.push(row(`time removed per 10k tokens: ${name}`, "ms", [ms]));
+  rows.push(...(await overhead(baseUrl, model, client)));
+  await Promise.all([client.close(), server.close()]);
+  model.close();
+  return { rows, sizes, slopes };
+}
+
+/** A streamed turn through the client, and the same bytes through undici alone. */
+export async function overhead(baseUrl, model, client) {
+  say(`the client beside undici alone, ${label(OVERHEAD_TOKENS)}`);
+  const { prompt } = await turnOf(model, OVERHEAD_TOKENS);
+  const sampling = { max_tokens: 16, ignore_eos: true };
+  const body = prompt.writeJson(
+    `${JSON.stringify({
+      output_mode: "text",
+      stream: true,
+      stream_options: { include_usage: true, continuous_usage_stats: true },
+      sampling_params: sampling,
+    }).slice(0, -1)},"token_ids":`,
+    "}",
+  );
+  const agent = new Agent();
+  const raw = async () => {
+    const answer = await agent.request({
+      origin: baseUrl,
+      path: "/inference/v1/generate",
+      method: "POST",
+      headers: { "content-type": "application/json", accept: "text/event-stream" },
+      body,
+    });
+    let bytes = 0;
+    for await (const chunk of answer.body) bytes += chunk.length;
+    if (answer.statusCode !== 200 || bytes === 0) throw new Error(`generate answered ${answer.statusCode}`);
+  };
+  // How long the main thread was busy, waits left out, from the call to the headers of the next request. One listener for
+  // all: each change of subscribers throws optimized code away.
+  const before = { client: [], undici: [] };
+  let onHeaders = () => {};
+  const listener = () => onHeaders();
+  subscribe("undici:client:sendHeaders", listener);
+  const timed = (name, send) => async () => {
+    const start = performance.eventLoopUtilization();
+    onHeaders = () => {
+      onHeaders = () => {};
+      before[name].push(1000 * performance.eventLoopUtilization(start).active);
+    };
+    await send();
+  };
+  const samples = await paired(
+    {
+      client: timed("client", () => client.generate(prompt, sampling).collect()),
+      undici: timed("undici", raw),
+    },
+    { rounds: OVERHEAD_ROUNDS, warmUp: 100, prepare: () => sleep(20) },
+  );
+  unsubscribe("undici:client:sendHeaders", listener);
+  await agent.close();
+  const counted = (name) => before[name].slice(-OVERHEAD_ROUNDS);
+  const [ours, theirs] = [counted("client"), counted("undici")];
+  const name = `streamed turn of 16 tokens, ${label(OVERHEAD_TOKENS)}`;
+  return [
+    row(`${name}: undici alone`, "ms", samples.undici),
+    row(`${name}: client`, "ms", samples.client),
+    row(
+      `${name}: client over undici`,
+      "x",
+      samples.client.map((time, i) => time / samples.undici[i]),
+    ),
+    row(
+      "main thread before the first byte, 28k: client over undici",
+      "µs",
+      ours.map((us, i) => us - theirs[i]),
+    ),
+  ];
+}

@@ -1,0 +1,96 @@
+// `npm run test:vllm`: the tests that need a real vLLM, family by family, each on a server of its own.
+
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { ROOT, SetupError, setup } from "./setup.mjs";
+import { modelFolder, startVllm } from "./vllm-server.mjs";
+
+const FAMILIES = ["qwen3", "llama3", "mistral", "deepseek"];
+/** Too large for an engine here: only the render server runs it. */
+const RENDER_ONLY = new Set(["deepseek"]);
+const MAX_LENGTH = ["--max-model-len", "131072"];
+
+const HELP = `npm run test:vllm [-- options]
+
+  --family NAME      qwen3, llama3, mistral or deepseek; may be repeated. Default: all
+  --base-url URL     test this server instead of starting one; needs one --family
+  --model FOLDER     the folder that the server at --base-url loaded its tokenizer and template from
+  --help
+`;
+
+const { values } = parseArgs({
+  options: {
+    family: { type: "string", multiple: true },
+    "base-url": { type: "string" },
+    model: { type: "string" },
+    help: { type: "boolean", default: false },
+  },
+});
+
+/** Runs the suites that a server of this kind can answer; gives the numbers of tests that passed and failed. */
+async function runTests(family, baseUrl, model, suites) {
+  const folder = mkdtempSync(join(tmpdir(), "promptseam-vllm-"));
+  const report = join(folder, "report.json");
+  const env = {
+    ...process.env,
+    PROMPTSEAM_VLLM_FAMILY: family,
+    PROMPTSEAM_VLLM_URL: baseUrl,
+    PROMPTSEAM_VLLM_MODEL: model,
+  };
+  const args = ["vitest", "run", "-c", "vitest.vllm.config.ts", "--reporter=default", "--reporter=json"];
+  const code = await new Promise((resolve, reject) => {
+    spawn("npx", [...args, `--outputFile=${report}`, ...suites], { cwd: ROOT, env, stdio: "inherit" })
+      .on("error", reject)
+      .on("close", resolve);
+  });
+  const { numPassedTests: passed, numFailedTests } = JSON.parse(readFileSync(report, "utf8"));
+  rmSync(folder, { recursive: true });
+  return { passed, failed: code !== 0 && numFailedTests === 0 ? 1 : numFailedTests };
+}
+
+async function testFamily(family) {
+  const engine = !RENDER_ONLY.has(family);
+  const server = await startVllm(family, { engine, flags: MAX_LENGTH });
+  try {
+    const suites = engine ? ["parity", "ways", "faults"] : ["parity"];
+    return await runTests(family, server.baseUrl, modelFolder(family), suites);
+  } finally {
+    await server.stop();
+  }
+}
+
+async function main() {
+  if (values.help) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const families = values.family ?? FAMILIES;
+  const unknown = families.find((family) => !FAMILIES.includes(family));
+  if (unknown !== undefined) throw new SetupError(`There is no family ${unknown}.\n${HELP}`);
+  await setup();
+  const results = [];
+  if (values["base-url"] !== undefined) {
+    const [family] = families;
+    if (values.family?.length !== 1) throw new SetupError(`--base-url needs one --family.\n${HELP}`);
+    const model = values.model ?? modelFolder(family);
+    results.push(await runTests(family, values["base-url"], model, ["parity", "ways", "faults"]));
+  } else {
+    for (const family of families) results.push(await testFamily(family));
+    // This suite starts, kills and restarts a server of its own.
+    if (families.includes("qwen3")) {
+      results.push(await runTests("qwen3", "its-own", modelFolder("qwen3"), ["restart"]));
+    }
+  }
+  const total = (key) => results.reduce((count, result) => count + result[key], 0);
+  process.stdout.write(`\n${total("passed")} passed, ${total("failed")} failed\n`);
+  return total("failed") === 0 ? 0 : 1;
+}
+
+process.exitCode = await main().catch((error) => {
+  if (!(error instanceof SetupError)) throw error;
+  process.stderr.write(`promptseam: ${error.message}\n`);
+  return 1;
+});

@@ -37,6 +37,8 @@ export type Fault =
   | { readonly kind: "content_type"; readonly value: string }
   /** `kv_transfer_params.prompt_token_ids` is not known: the messages are rendered. */
   | { readonly kind: "ids_ignored" }
+  /** Usage comes with the last event only, as from servers that do not know `continuous_usage_stats`. */
+  | { readonly kind: "late_usage" }
   /** A proxy that keeps the stream until its end, and then sends it at once. */
   | { readonly kind: "buffered" };
 

@@ -43,6 +43,8 @@ export interface Limits {
   readonly vocabularySize: number;
   /** The server does not know `kv_transfer_params.prompt_token_ids`. */
   readonly ignoresIds: boolean;
+  /** Usage is given once, at the end. */
+  readonly lateUsage: boolean;
 }
 
 /** @throws Refusal */
@@ -77,7 +79,7 @@ export async function parseRequest(
     salt: asString(body["cache_salt"]),
     maxTokens: askedTokens ?? (way === "completions" ? 16 : room),
     stream: body["stream"] === true,
-    usage: usageOf(options),
+    usage: limits.lateUsage ? "last" : usageOf(options),
     returnTokenIds: body["return_token_ids"] === true,
     logprobs: body["return_tokens_as_token_ids"] === true,
     tools: asArray(body["tools"]).length > 0 && body["tool_choice"] !== "none",

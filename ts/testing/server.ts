@@ -3,7 +3,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
-import { asObject, asString, type JsonObject } from "../vllm/json.ts";
+import { asArray, asObject, asString, type JsonObject } from "../vllm/json.ts";
 import { streamEvents, wholeAnswer } from "./answers.ts";
 import { Engine, type EngineOptions } from "./engine.ts";
 import { type Fault, type FaultOptions, FaultPlan } from "./faults.ts";
@@ -33,6 +33,10 @@ export interface TestServerOptions extends EngineOptions {
   readonly maxModelLength?: number;
   /** Ids from here on are refused. Default: the model's, else no limit. */
   readonly vocabularySize?: number;
+  /** Does not know `kv_transfer_params.prompt_token_ids`, as releases before mid-2026. Default false. */
+  readonly ignoresIds?: boolean;
+  /** Serves /inference/v1/generate and its abort, as with --enable-scale-out. Default true. */
+  readonly scaleOut?: boolean;
   /** Milliseconds for each 1,000 tokens that the server itself has to render and tokenize. Default 0. */
   readonly renderMsPer1000?: number;
   /** Default: the text `ok`. */
@@ -85,6 +89,15 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
   return server;
 }
 
+const ID_PREFIX: Record<Way, string> = {
+  chat: "chatcmpl-",
+  completions: "cmpl-",
+  generate: "generate-tokens-",
+};
+
+/** A route that the server does not have. */
+class NotServed extends Error {}
+
 class InProcessServer implements TestServer {
   readonly requests: RecordedRequest[] = [];
   readonly #options: TestServerOptions;
@@ -98,6 +111,9 @@ class InProcessServer implements TestServer {
   #server: Server | null = null;
   #port: number;
   #generated = 0;
+  /** Seconds since the epoch. */
+  #startedAt = 0;
+  readonly #aborted = new Set<string>();
 
   constructor(options: TestServerOptions) {
     this.#options = options;
@@ -144,6 +160,7 @@ class InProcessServer implements TestServer {
       socket.on("close", () => this.#sockets.delete(socket));
     });
     this.#server = server;
+    this.#startedAt = Date.now() / 1000;
     this.#engine = new Engine(this.#model, this.#options);
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject).listen(this.#port, "127.0.0.1", resolve);
@@ -195,6 +212,7 @@ class InProcessServer implements TestServer {
       await this.#route(record, out, fault);
     } catch (error) {
       if (error instanceof ExchangeEnded) return;
+      if (error instanceof NotServed) return out.json(404, { detail: "Not Found" });
       if (!(error instanceof Refusal)) throw error;
       response
         .writeHead(error.status, { "content-type": "application/json" })
@@ -215,9 +233,11 @@ class InProcessServer implements TestServer {
       modelName: this.#modelName,
       maxModelLength: this.#maxModelLength,
       vocabularySize: this.#options.vocabularySize ?? this.#model.vocabularySize ?? 0x1_0000_0000,
-      ignoresIds: fault?.kind === "ids_ignored",
+      ignoresIds: fault?.kind === "ids_ignored" || this.#options.ignoresIds === true,
+      lateUsage: fault?.kind === "late_usage",
     };
     const body = record.body ?? {};
+    if (this.#options.scaleOut === false && record.path.startsWith("/inference/")) throw new NotServed();
     switch (`${record.method} ${record.path}`) {
       case "POST /v1/chat/completions":
         return this.#generate("chat", record, body, limits, out);
@@ -247,10 +267,11 @@ class InProcessServer implements TestServer {
         return out.json(200, { prompt: await this.#model.decode(ids) });
       }
       case "POST /inference/v1/abort_requests":
+        for (const id of asArray(body["request_ids"])) this.#aborted.add(String(id));
         return out.json(200, {});
       case "POST /reset_prefix_cache":
         this.resetCache();
-        return out.json(200, {});
+        return out.json(200, { success: true });
       case "GET /health":
         return out.text("text/plain", "");
       case "GET /version":
@@ -268,15 +289,22 @@ class InProcessServer implements TestServer {
       }
       case "GET /metrics": {
         const { queries, hits } = this.#engine.cache;
+        const labels = `engine="0",model_name="${this.#modelName}"`;
         const counter = (name: string, value: number) =>
-          `# TYPE ${name} counter\n${name}_total{engine="0",model_name="${this.#modelName}"} ${value}.0\n`;
+          `# TYPE ${name} counter\n${name}_total{${labels}} ${value}.0\n`;
+        const gauge = (name: string, more: string, value: number) =>
+          `# TYPE ${name} gauge\n${name}${more} ${value}\n`;
+        const cache = `{block_size="${this.#engine.cache.blockSize}",enable_prefix_caching="True",engine="0"}`;
         return out.text(
           "text/plain; version=0.0.4",
-          counter("vllm:prefix_cache_queries", queries) + counter("vllm:prefix_cache_hits", hits),
+          gauge("process_start_time_seconds", "", this.#startedAt) +
+            gauge("vllm:cache_config_info", cache, 1) +
+            counter("vllm:prefix_cache_queries", queries) +
+            counter("vllm:prefix_cache_hits", hits),
         );
       }
       default:
-        throw new Refusal(404, "Not Found");
+        throw new NotServed();
     }
   }
 
@@ -303,7 +331,7 @@ class InProcessServer implements TestServer {
     });
     record.cachedTokens = generation.cachedTokens;
     const who = {
-      id: `${way === "chat" ? "chatcmpl" : "cmpl"}-${number}`,
+      id: `${ID_PREFIX[way]}${asString(record.headers["x-request-id"] ?? null) ?? number}`,
       model: this.#modelName,
       created: Math.floor(Date.now() / 1000),
     };
@@ -311,6 +339,11 @@ class InProcessServer implements TestServer {
     await out.beginStream();
     let waited = 0;
     for (const { token, event } of streamEvents(who, request, generation)) {
+      if (this.#aborted.delete(who.id)) {
+        const choices = [{ index: 0, delta: {}, finish_reason: "abort", stop_reason: null }];
+        await out.event({ id: who.id, choices });
+        break;
+      }
       if (token > waited && script.tokenDelayMs !== undefined) {
         await sleep(script.tokenDelayMs);
         waited = token;

@@ -136,6 +136,33 @@ describe("render", () => {
   });
 });
 
+describe("bodies", () => {
+  test("written ahead, aside or at once, they are the same bytes", async () => {
+    for (const content of ["short", "a longer text, 日本 ".repeat(4_000)]) {
+      const plain = await model.render(user(content));
+      const ids = `[${plain.tokenIds().join()}]`;
+      // The last one has no room before the ids.
+      for (const before of ['{"a":', '{"ü":"日本","ids":', `{"tools":"${"x".repeat(40_000)}","ids":`]) {
+        const ahead = await model.render(user(content), { forSending: true });
+        const expected = `${before}${ids}}}`;
+        expect((await ahead.toBody(before, "}}")).toString()).toBe(expected);
+        // Only the first body finds them written.
+        expect((await ahead.toBody(before, "}}")).toString()).toBe(expected);
+        expect((await plain.toBody(before, "}}")).toString()).toBe(expected);
+        expect(plain.writeJson(before, "}}").toString()).toBe(expected);
+      }
+    }
+  });
+
+  test("a closed prompt has none, written ahead or not", async () => {
+    for (const forSending of [true, false]) {
+      const prompt = await model.render(user("x"), { forSending });
+      prompt.close();
+      expect((await failing(prompt.toBody("{", "}"))).code).toBe("PS_CLOSED");
+    }
+  });
+});
+
 describe("cancelling and overload", () => {
   test("an aborted signal stops a call before it starts", async () => {
     const error = await failing(model.render(user("x"), { signal: AbortSignal.abort("because") }));

@@ -73,7 +73,7 @@ async function measureSize(model, client, server, tokens) {
   await client.generate(prompt, { max_tokens: 1 }).collect();
   await server.ready(prompt);
 
-  const plan = () => model.render(body, { previous });
+  const plan = () => model.render(body, { previous, forSending: true });
   const asked = { ...request, max_tokens: 1 };
   const ways = {
     messages: () => firstToken(client.chat(asked)),
@@ -164,7 +164,7 @@ export async function timeToFirstToken(baseUrl, modelFolder) {
 /** A streamed turn through the client, and the same bytes through undici alone. */
 export async function overhead(baseUrl, model, client) {
   say(`the client beside undici alone, ${label(OVERHEAD_TOKENS)}`);
-  const { prompt } = await turnOf(model, OVERHEAD_TOKENS);
+  const { prompt, body: request } = await turnOf(model, OVERHEAD_TOKENS);
   const sampling = { max_tokens: 16, ignore_eos: true };
   const body = prompt.writeJson(
     `${JSON.stringify({
@@ -194,20 +194,28 @@ export async function overhead(baseUrl, model, client) {
   let onHeaders = () => {};
   const listener = () => onHeaders();
   subscribe("undici:client:sendHeaders", listener);
-  const timed = (name, send) => async () => {
+  const timed = (name, send) => async (input) => {
     const start = performance.eventLoopUtilization();
     onHeaders = () => {
       onHeaders = () => {};
       before[name].push(1000 * performance.eventLoopUtilization(start).active);
     };
-    await send();
+    await send(input);
   };
   const samples = await paired(
     {
-      client: timed("client", () => client.generate(prompt, sampling).collect()),
+      client: timed("client", (planned) => client.generate(planned, sampling).collect()),
       undici: timed("undici", raw),
     },
-    { rounds: OVERHEAD_ROUNDS, warmUp: 100, prepare: () => sleep(20) },
+    {
+      rounds: OVERHEAD_ROUNDS,
+      warmUp: 100,
+      // As a turn does it: planned, then sent. Undici alone gets its body ready made.
+      prepare: async () => {
+        await sleep(20);
+        return model.render(request, { previous: prompt, forSending: true });
+      },
+    },
   );
   unsubscribe("undici:client:sendHeaders", listener);
   await agent.close();

@@ -62,6 +62,11 @@ export declare class NativePrompt {
   equals(other: NativePrompt): Outcome<boolean>
   /** `before`, the ids as a JSON array, and `after`, as one buffer. */
   writeJson(before: string | Uint8Array, after: string | Uint8Array): Outcome<Buffer>
+  /**
+   * What `writeIds` of a rendering wrote, once: `ROOM_BEFORE` bytes, the ids
+   * as a JSON array, `ROOM_AFTER` bytes.
+   */
+  takeWritten(): Buffer | null
   /** As `writeJson`, off the event loop. */
   writeJsonAside(before: string, after: string): Promise<Failure | Buffer>
   /** Heap bytes of the whole prompt, what it shares included. */
@@ -113,6 +118,8 @@ export interface NativeInfo {
 export interface NativeRender {
   unixMillis: number
   utcOffsetMinutes: number
+  /** Write the ids as JSON too, for `NativePrompt.takeWritten`. */
+  writeIds?: boolean
 }
 
 /** Where a model is and how to load it; see `Model.load`. */
@@ -134,3 +141,9 @@ export interface NativeSource {
 
 /** Takes the id lists out of one event or answer of a server. */
 export declare function readEvent(data: Buffer): Outcome<NativeAnswer>
+
+/** Bytes of room after them. */
+export declare const ROOM_AFTER: number
+
+/** Bytes of room before the ids that `takeWritten` gives. */
+export declare const ROOM_BEFORE: number

@@ -773,11 +773,13 @@ if (
   }
 }
 
-const { NativeAnswer, NativeCancel, NativeDecodeStream, NativeModel, NativePrompt, readEvent } = nativeBinding
+const { NativeAnswer, NativeCancel, NativeDecodeStream, NativeModel, NativePrompt, readEvent, ROOM_AFTER, ROOM_BEFORE } = nativeBinding
 export { NativeAnswer }
 export { NativeCancel }
 export { NativeDecodeStream }
 export { NativeModel }
 export { NativePrompt }
 export { readEvent }
+export { ROOM_AFTER }
+export { ROOM_BEFORE }
 export const __napiBindingTarget = __napiLoadedBindingTarget

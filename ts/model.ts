@@ -45,6 +45,11 @@ export interface RenderOptions {
   readonly previous?: Prompt | undefined;
   /** The time that the template may print, in this process's time zone. Default: now. */
   readonly now?: Date | undefined;
+  /**
+   * The prompt is about to be sent: its ids are written down for the body while the event loop is still free. Costs 7 bytes
+   * for each id until it is sent. Default false; without it the body is written when it is sent.
+   */
+  readonly forSending?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -178,7 +183,12 @@ export class Model {
     const body = bodyOf(request);
     const previous = options.previous === undefined ? null : Prompt.handle(options.previous);
     const handle = await cancellable(options.signal, (cancel) =>
-      this.#native.render(body, clock(options.now), previous, cancel),
+      this.#native.render(
+        body,
+        { ...clock(options.now), writeIds: options.forSending === true },
+        previous,
+        cancel,
+      ),
     );
     return new Prompt(handle);
   }

@@ -106,8 +106,15 @@ export class Prompt {
     return take(this.#native.writeJson(before, after));
   }
 
-  /** @internal As {@link writeJson}; a long prompt is written off the event loop. */
+  /** @internal As {@link writeJson}, of what `forSending` has written; else a long prompt is written off the event loop. */
   async toBody(before: string, after: string): Promise<Buffer> {
+    const written = this.#native.takeWritten();
+    const start = native.ROOM_BEFORE - Buffer.byteLength(before);
+    if (written !== null && start >= 0 && Buffer.byteLength(after) <= native.ROOM_AFTER) {
+      written.write(before, start);
+      const end = written.length - native.ROOM_AFTER;
+      return written.subarray(start, end + written.write(after, end));
+    }
     if (this.length <= WRITTEN_INLINE) return this.writeJson(before, after);
     return take(await this.#native.writeJsonAside(before, after));
   }

@@ -149,7 +149,7 @@ async function playWithIds(
     const chat = request(stage, messages, salt);
     const body = Buffer.from(JSON.stringify(chat));
     const start = performance.now();
-    const prompt = await model.render(body, { now, signal, ...(previous === undefined ? {} : { previous }) });
+    const prompt = await model.render(body, { now, signal, previous, forSending: true });
     const planMs = performance.now() - start;
     const sent = await answer(stage, chat, prompt);
     const turn: TurnFigures = {

@@ -90,6 +90,8 @@ pub struct NativeBoundary {
 pub struct NativeRender {
     pub unix_millis: f64,
     pub utc_offset_minutes: i32,
+    /// Write the ids as JSON too, for `NativePrompt.takeWritten`.
+    pub write_ids: Option<bool>,
 }
 
 struct Shared {
@@ -264,11 +266,16 @@ impl NativeModel {
         let cancel = cancel_of(cancel);
         self.run(env, move |model| {
             let previous = previous.transpose()?;
-            let options = RenderOptions {
+            let how = RenderOptions {
                 now: now_of(&options),
                 previous: previous.as_ref(),
             };
-            Ok(NativePrompt::new(model.render(&body, options, &cancel)?))
+            let prompt = NativePrompt::new(model.render(&body, how, &cancel)?);
+            Ok(if options.write_ids == Some(true) {
+                prompt.written()
+            } else {
+                prompt
+            })
         })
     }
 

@@ -24,11 +24,22 @@ pub(crate) fn report_memory(env: &Env) {
     }
 }
 
+/// Bytes of room before the ids that `takeWritten` gives.
+#[allow(unreachable_pub, reason = "napi takes no less")]
+#[napi]
+pub const ROOM_BEFORE: u32 = 32 << 10;
+/// Bytes of room after them.
+#[allow(unreachable_pub, reason = "napi takes no less")]
+#[napi]
+pub const ROOM_AFTER: u32 = 64;
+
 /// A handle to a prompt.
 #[napi]
 pub struct NativePrompt {
     prompt: Option<Prompt>,
     bytes: i64,
+    /// The ids as a JSON array, with room around it, for the next body.
+    written: Option<Vec<u8>>,
 }
 
 /// How two prompts differ; see `Prompt.diff`.
@@ -55,7 +66,21 @@ impl NativePrompt {
         Self {
             prompt: Some(prompt),
             bytes,
+            written: None,
         }
+    }
+
+    /// This prompt with its ids written down for the body that is to come.
+    pub(crate) fn written(mut self) -> Self {
+        if let Some(prompt) = &self.prompt {
+            let (before, after) = (ROOM_BEFORE as usize, ROOM_AFTER as usize);
+            let mut text = Vec::with_capacity(before + 7 * prompt.len() + 2 + after);
+            text.resize(before, b' ');
+            prompt.write_json(&mut text);
+            text.resize(text.len() + after, b' ');
+            self.written = Some(text);
+        }
+        self
     }
 
     pub(crate) fn get(&self) -> Result<&Prompt, Failure> {
@@ -166,6 +191,13 @@ impl NativePrompt {
         })
     }
 
+    /// What `writeIds` of a rendering wrote, once: `ROOM_BEFORE` bytes, the ids
+    /// as a JSON array, `ROOM_AFTER` bytes.
+    #[napi]
+    pub fn take_written(&mut self) -> Option<Buffer> {
+        self.written.take().map(Buffer::from)
+    }
+
     /// As `writeJson`, off the event loop.
     #[napi(ts_return_type = "Promise<Failure | Buffer>")]
     pub fn write_json_aside(&self, before: String, after: String) -> AsyncTask<WriteJson> {
@@ -186,6 +218,7 @@ impl NativePrompt {
     #[napi]
     pub fn close(&mut self, env: Env) {
         self.prompt = None;
+        self.written = None;
         UNREPORTED.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
         report_memory(&env);
     }

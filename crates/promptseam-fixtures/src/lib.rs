@@ -12,6 +12,7 @@ use std::{
     fs,
     io::Read as _,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use serde_json::{Value, json, value::RawValue};
@@ -46,7 +47,16 @@ impl GoldenLine {
 
 /// The repository's root.
 pub fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+    // Where cargo runs now goes first: a build may be older than a move of the folder.
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let package = std::env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        let root = package
+            .ancestors()
+            .find(|folder| folder.join("Cargo.lock").exists());
+        root.map_or_else(|| package.clone(), Path::to_owned)
+    });
+    &ROOT
 }
 
 /// The folder with a family's `tokenizer.json` and `tokenizer_config.json`, out

@@ -36,3 +36,16 @@ export function golden(family: Family): GoldenLine[] {
   const lines = gunzipSync(readFileSync(path)).toString("utf8").trimEnd().split("\n");
   return lines.map((line) => JSON.parse(line) as GoldenLine).filter((line) => line.family === family);
 }
+
+/** The capabilities of a server that can do everything. */
+export const EVERY_CAPABILITY = {
+  transports: {
+    messages: { proved: true },
+    chat_ids: { proved: true },
+    completion_ids: { proved: true },
+    generate_ids: { proved: true },
+  },
+  cachedTokens: true,
+  prefixCaching: true,
+  sampledIds: true,
+} as const;

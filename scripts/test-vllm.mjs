@@ -1,11 +1,8 @@
 // `npm run test:vllm`: the tests that need a real vLLM, family by family, each on a server of its own.
 
-import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { ROOT, SetupError, setup } from "./setup.mjs";
+import { printTotal, run, vitest } from "./results.mjs";
+import { SetupError, setup } from "./setup.mjs";
 import { modelFolder, startVllm } from "./vllm-server.mjs";
 
 const FAMILIES = ["qwen3", "llama3", "mistral", "deepseek"];
@@ -30,25 +27,13 @@ const { values } = parseArgs({
   },
 });
 
-/** Runs the suites that a server of this kind can answer; gives the numbers of tests that passed and failed. */
-async function runTests(family, baseUrl, model, suites) {
-  const folder = mkdtempSync(join(tmpdir(), "promptseam-vllm-"));
-  const report = join(folder, "report.json");
-  const env = {
-    ...process.env,
+/** Runs the suites that a server of this kind can answer. */
+function runTests(family, baseUrl, model, suites) {
+  return vitest(["-c", "vitest.vllm.config.ts", ...suites], {
     PROMPTSEAM_VLLM_FAMILY: family,
     PROMPTSEAM_VLLM_URL: baseUrl,
     PROMPTSEAM_VLLM_MODEL: model,
-  };
-  const args = ["vitest", "run", "-c", "vitest.vllm.config.ts", "--reporter=default", "--reporter=json"];
-  const code = await new Promise((resolve, reject) => {
-    spawn("npx", [...args, `--outputFile=${report}`, ...suites], { cwd: ROOT, env, stdio: "inherit" })
-      .on("error", reject)
-      .on("close", resolve);
   });
-  const { numPassedTests: passed, numFailedTests } = JSON.parse(readFileSync(report, "utf8"));
-  rmSync(folder, { recursive: true });
-  return { passed, failed: code !== 0 && numFailedTests === 0 ? 1 : numFailedTests };
 }
 
 async function testFamily(family) {
@@ -84,13 +69,7 @@ async function main() {
       results.push(await runTests("qwen3", "its-own", modelFolder("qwen3"), ["restart"]));
     }
   }
-  const total = (key) => results.reduce((count, result) => count + result[key], 0);
-  process.stdout.write(`\n${total("passed")} passed, ${total("failed")} failed\n`);
-  return total("failed") === 0 ? 0 : 1;
+  return printTotal(results);
 }
 
-process.exitCode = await main().catch((error) => {
-  if (!(error instanceof SetupError)) throw error;
-  process.stderr.write(`promptseam: ${error.message}\n`);
-  return 1;
-});
+run(main);

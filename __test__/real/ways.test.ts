@@ -2,6 +2,7 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Answer, type GenerateOptions, type Model, Prompt, VllmClient } from "../../ts/index.ts";
+import { EVERY_CAPABILITY } from "../support.ts";
 import { BASE_URL, FAMILY, loadModel, longRequest } from "./support.ts";
 
 let model: Model;
@@ -172,15 +173,7 @@ test("capabilities: everything that this server can do, found out once", async (
     version: expect.stringMatching(/^0\.\d+/),
     model: FAMILY,
     maxModelLength: 131_072,
-    transports: {
-      messages: { proved: true },
-      chat_ids: { proved: true },
-      completion_ids: { proved: true },
-      generate_ids: { proved: true },
-    },
-    cachedTokens: true,
-    prefixCaching: true,
-    sampledIds: true,
+    ...EVERY_CAPABILITY,
   });
   const before = (await fresh.metrics()).sum("vllm:prompt_tokens_total");
   expect(await fresh.capabilities()).toBe(found);

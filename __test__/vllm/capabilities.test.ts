@@ -5,6 +5,7 @@ import { describe, expect, test } from "vitest";
 import { Prompt, PromptseamError, VllmClient } from "../../ts/index.ts";
 import { startTestServer, type TestServerOptions } from "../../ts/testing/index.ts";
 import { Metrics } from "../../ts/vllm/metrics.ts";
+import { EVERY_CAPABILITY } from "../support.ts";
 
 async function start(options: TestServerOptions = {}) {
   const server = await startTestServer(options);
@@ -37,15 +38,7 @@ describe("capabilities", () => {
       version: "0.32.0",
       model: "test",
       maxModelLength: 9_000,
-      transports: {
-        messages: { proved: true },
-        chat_ids: { proved: true },
-        completion_ids: { proved: true },
-        generate_ids: { proved: true },
-      },
-      cachedTokens: true,
-      prefixCaching: true,
-      sampledIds: true,
+      ...EVERY_CAPABILITY,
     });
     expect(at.generated()).toBe(4);
     // No tenant's prefix is touched, and none is left behind under a known salt.

@@ -31,8 +31,8 @@ export interface CollectedAnswer {
   readonly facts: AnswerFacts;
 }
 
-/** What every answer needs of its client. @internal */
-export interface AnswerHost {
+/** What every call needs of its client. @internal */
+export interface CallHost {
   readonly transport: Transport;
   /** Tells the client which guards to stop when it closes. */
   readonly guards: Set<Guard>;
@@ -78,13 +78,13 @@ export class Answer implements AsyncIterable<Chunk>, AsyncDisposable {
   /** What the server said beside the content, filled in as chunks arrive. */
   readonly facts = new AnswerFacts();
   readonly #request: BuiltRequest;
-  readonly #host: AnswerHost;
+  readonly #host: CallHost;
   readonly #call: AnswerCall;
   #iterator: AnswerIterator | null = null;
   #cancelled = false;
 
   /** @internal */
-  constructor(request: BuiltRequest, host: AnswerHost, call: AnswerCall) {
+  constructor(request: BuiltRequest, host: CallHost, call: AnswerCall) {
     this.#request = request;
     this.#host = host;
     this.#call = call;
@@ -142,7 +142,7 @@ export class Answer implements AsyncIterable<Chunk>, AsyncDisposable {
 /** Runs the request. `return` works also while a read waits, which a bare async generator cannot. */
 class AnswerIterator implements AsyncIterator<Chunk, void, void> {
   #request: BuiltRequest;
-  readonly #host: AnswerHost;
+  readonly #host: CallHost;
   readonly #call: AnswerCall;
   readonly #facts: AnswerFacts;
   readonly #id = nextRequestId();
@@ -152,7 +152,7 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
   #startedAt = 0;
   #body: string | Uint8Array | null = null;
 
-  constructor(request: BuiltRequest, host: AnswerHost, call: AnswerCall, facts: AnswerFacts) {
+  constructor(request: BuiltRequest, host: CallHost, call: AnswerCall, facts: AnswerFacts) {
     this.#request = request;
     this.#host = host;
     this.#call = call;

@@ -4,9 +4,9 @@ import { abortable } from "../abort.ts";
 import { PromptseamError } from "../errors.ts";
 import type { Model } from "../model.ts";
 import type { Prompt } from "../prompt.ts";
-import { Answer, type AnswerHost } from "./answer.ts";
+import { Answer, type CallHost } from "./answer.ts";
 import { type Capabilities, probeServer } from "./capabilities.ts";
-import { type ControlContext, type ControlRequest, callServer } from "./control.ts";
+import { type ControlRequest, callServer } from "./control.ts";
 import { isServerFailure } from "./failure.ts";
 import type { Guard } from "./guard.ts";
 import { asArray, asCount, asObject, asString, type JsonObject, parseObject } from "./json.ts";
@@ -73,9 +73,7 @@ export interface TokenizeOptions extends CallOptions {
 export class VllmClient implements AsyncDisposable {
   readonly #options: ResolvedOptions;
   readonly #transport: Transport;
-  readonly #apiKey: string | null;
-  readonly #control: ControlContext;
-  readonly #host: AnswerHost;
+  readonly #host: CallHost;
   readonly #guards = new Set<Guard>();
   readonly #limits = new Remembered<ReadonlyMap<string, number>>();
   readonly #capabilities = new Map<string | undefined, Remembered<Probed>>();
@@ -89,19 +87,11 @@ export class VllmClient implements AsyncDisposable {
     this.#transport = new Transport(options, this.#options.timeouts.connectMs, () => {
       this.#mayBeAnother = true;
     });
-    this.#apiKey = options.apiKey ?? null;
-    this.#control = {
-      transport: this.#transport,
-      options: this.#options,
-      apiKey: this.#apiKey,
-      guards: this.#guards,
-      checkOpen: () => this.#checkOpen(),
-      onError: (error) => this.#doubt(error),
-    };
+    const apiKey = options.apiKey ?? null;
     this.#host = {
       transport: this.#transport,
       guards: this.#guards,
-      redact: (message, content) => redact(message, this.#apiKey, content),
+      redact: (message, content) => redact(message, apiKey, content),
       checkOpen: () => this.#checkOpen(),
       checkLength: (request) => this.#checkLength(request),
       onError: (error) => this.#doubt(error),
@@ -250,7 +240,7 @@ export class VllmClient implements AsyncDisposable {
   }
 
   #call(request: ControlRequest, options: CallOptions): Promise<Uint8Array> {
-    return callServer(this.#control, request, options);
+    return callServer(this.#host, this.#options, request, options);
   }
 
   /**
@@ -281,7 +271,7 @@ export class VllmClient implements AsyncDisposable {
     return { startedAt, capabilities: await probeServer(this, model, options) };
   }
 
-  /** When the server's process began, by its metrics; a number of our own where it does not say. */
+  /** When the server's process began, by its metrics; NaN, which is never the same, where it does not say. */
   async #startedAt(options: CallOptions): Promise<number> {
     const metrics = await this.metrics(options).catch(() => null);
     return metrics?.sum("process_start_time_seconds") ?? Number.NaN;

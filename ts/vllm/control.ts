@@ -2,25 +2,10 @@
 
 import { PromptseamError } from "../errors.ts";
 import { publish } from "../events.ts";
-import { nextRequestId } from "./answer.ts";
+import { type CallHost, nextRequestId } from "./answer.ts";
 import { Guard } from "./guard.ts";
 import type { JsonValue } from "./json.ts";
 import { type CallOptions, callHeaders, overrideOptions, type ResolvedOptions } from "./options.ts";
-import { redact } from "./redact.ts";
-import type { Transport } from "./transport.ts";
-
-/** What these calls need of their client. @internal */
-export interface ControlContext {
-  readonly transport: Transport;
-  readonly options: ResolvedOptions;
-  readonly apiKey: string | null;
-  /** Where a call's guard is kept while it runs, for the client's close. */
-  readonly guards: Set<Guard>;
-  /** Throws when the client was closed. */
-  readonly checkOpen: () => void;
-  /** Told of every failure. */
-  readonly onError: (error: unknown) => void;
-}
 
 /** A call: GET without a body, else POST. */
 export interface ControlRequest {
@@ -32,14 +17,15 @@ export interface ControlRequest {
   readonly content?: () => JsonValue | undefined;
 }
 
-/** Sends a call and reads its answer. @throws PromptseamError as the client's methods say */
+/** Sends a call and reads its answer; `base` are the client's settings. @throws PromptseamError as the client's methods say */
 export async function callServer(
-  context: ControlContext,
+  host: CallHost,
+  base: ResolvedOptions,
   request: ControlRequest,
   options: CallOptions,
 ): Promise<Uint8Array> {
-  context.checkOpen();
-  const settings = overrideOptions(context.options, options);
+  host.checkOpen();
+  const settings = overrideOptions(base, options);
   const { path, body = null } = request;
   const method = body === null ? "GET" : "POST";
   const id = nextRequestId();
@@ -54,16 +40,13 @@ export async function callServer(
     stream: false,
   }));
   const guard = new Guard(options.signal);
-  context.guards.add(guard);
+  host.guards.add(guard);
   guard.setDeadline("answer", settings.timeouts.controlMs);
   try {
-    const exchange = await context.transport.send(
-      { method, path, body, headers: callHeaders(options) },
-      guard,
-    );
+    const exchange = await host.transport.send({ method, path, body, headers: callHeaders(options) }, guard);
     try {
       if (exchange.status !== 200) {
-        throw await exchange.toError((said) => redact(said, context.apiKey, request.content?.()));
+        throw await exchange.toError((said) => host.redact(said, request.content?.()));
       }
       const answer = await exchange.readAll(settings.maxAnswerBytes);
       publish("requestEnd", () => ({
@@ -90,10 +73,10 @@ export async function callServer(
       code: PromptseamError.isInstance(error) ? error.code : "PS_INTERNAL",
       status: PromptseamError.isInstance(error) ? (error.details.status ?? null) : null,
     }));
-    context.onError(error);
+    host.onError(error);
     throw error;
   } finally {
-    context.guards.delete(guard);
+    host.guards.delete(guard);
     guard.dispose();
   }
 }

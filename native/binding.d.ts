@@ -19,6 +19,13 @@ export declare class NativeAnswer {
   takeChoices(): Array<Uint32Array | undefined | null>
 }
 
+/** The record of a turn. */
+export declare class NativeArtifact {
+  info(): NativeArtifactInfo
+  /** The answer's message as JSON. */
+  answer(): string
+}
+
 /** Cancels calls it was given to, before and between their stages. */
 export declare class NativeCancel {
   constructor()
@@ -48,6 +55,29 @@ export declare class NativeModel {
   close(): void
 }
 
+/** A planned turn. */
+export declare class NativePlan {
+  info(): NativePlanInfo
+  prompt(): NativePrompt | null
+  certificate(): NativeCertificate | null
+  /** Checks a certificate against this plan; null where it holds. */
+  check(certificate: NativeCertificate, tenant: string, nowMs: number): Outcome<NativeRefusal | undefined | null>
+  /**
+   * Compares the prompt with the full render: null where they are one, else
+   * the plan to send instead.
+   */
+  shadowCheck(cancel?: NativeCancel | undefined | null): Promise<Failure | NativePlan | null>
+  /** This turn rendered whole, for a reason. */
+  rendered(reason: string, cancel?: NativeCancel | undefined | null): Promise<Failure | NativePlan>
+  /** All messages as a JSON list. */
+  messagesJson(): string
+  /** The members of the request that can change a prompt, as a JSON object. */
+  membersJson(): string
+  spans(): Array<NativeSpan>
+  /** The record of this turn with its answer. */
+  commit(message: string, sampled?: Uint32Array | undefined | null): Outcome<NativeArtifact>
+}
+
 /** A handle to a prompt. */
 export declare class NativePrompt {
   static fromIds(ids: Uint32Array): NativePrompt
@@ -75,6 +105,37 @@ export declare class NativePrompt {
   close(): void
 }
 
+/** A planner for the conversations of a model. */
+export declare class NativeSeam {
+  /**
+   * A planner on the pool of `model`. `first` and `every` say how many plans
+   * are compared with the full render.
+   */
+  static on(model: NativeModel, first: number, every: number): Outcome<NativeSeam>
+  /** Certifies the usual classes. */
+  warmUp(unixMillis: number, utcOffsetMinutes: number): Promise<Failure | null>
+  /** Reads a whole request. */
+  read(body: Buffer): Promise<Failure | NativeTurn>
+  /** Plans at once, or gives null where that would take long. */
+  planInline(turn: NativeTurn, append: boolean, found: NativeArtifact, count: number, options: NativePlanOptions): Outcome<NativePlan | undefined | null>
+  /** Plans on the pool. */
+  plan(turn: NativeTurn, append: boolean, found: NativeArtifact | undefined | null, count: number, previous: NativeArtifact | undefined | null, options: NativePlanOptions, cancel?: NativeCancel | undefined | null): Promise<Failure | NativePlan>
+}
+
+/** A turn that was read but not parsed. */
+export declare class NativeTurn {
+  /** Reads messages to append, and members of their request, at once. */
+  static append(messages: Buffer, members?: Buffer | undefined | null): Outcome<NativeTurn>
+  /** Reads a whole request at once. */
+  static request(body: Buffer): Outcome<NativeTurn>
+  /** How many messages the longest histories that may be known have. */
+  candidateCounts(): Array<number>
+  /** Their digests, 32 bytes each. */
+  candidateDigests(): Buffer
+  get choices(): number
+  othersJson(): string
+}
+
 /** A failed call. */
 export interface Failure {
   /** The stable code, `PS_...`. */
@@ -83,6 +144,14 @@ export interface Failure {
   message: string
   /** What caused it. */
   cause?: string
+}
+
+/** What a record is like; see `Artifact`. */
+export interface NativeArtifactInfo {
+  id: string
+  digest: string
+  bytes: number
+  messages: number
 }
 
 /** An added token and what the boundary proof says of it. */
@@ -94,12 +163,32 @@ export interface NativeBoundary {
   because?: string
 }
 
+/** See `Certificate`. */
+export interface NativeCertificate {
+  prefixId: string
+  prefixTokens: number
+  boundary: number
+  appendHash: string
+  appendTokens: number
+  combinedId: string
+  combinedTokens: number
+  environment: Array<NativeFieldDigest>
+  tenant: string
+  expires: number
+}
+
 /** How two prompts differ; see `Prompt.diff`. */
 export interface NativeDiff {
   commonPrefix: number
   boundary: number
   removed: number
   appended: number
+}
+
+/** A field of the environment fingerprint. */
+export interface NativeFieldDigest {
+  field: string
+  digest: string
 }
 
 /** What a model is like; see `Model.info`. */
@@ -112,6 +201,41 @@ export interface NativeInfo {
   stopTokenIds: Array<number>
   hasChatTemplate: boolean
   boundaries: Array<NativeBoundary>
+}
+
+/** What a plan is like; see `Turn`. */
+export interface NativePlanInfo {
+  rung: string
+  reason?: string
+  field?: string
+  fromToken?: number
+  prefixLength: number
+  promptLength?: number
+  drift: string
+  wantsCheck: boolean
+}
+
+/** How to plan; see `Seam.prepare`. */
+export interface NativePlanOptions {
+  unixMillis: number
+  utcOffsetMinutes: number
+  expires: number
+  followClock: boolean
+  tenant: string
+  model: string
+  lora: string
+  sampled: boolean
+  restoreReasoning: boolean
+  /** Why nothing was found, by its name. */
+  missing?: string
+  /** Why the server is to render, by its name. */
+  declined?: string
+}
+
+/** Why a certificate does not hold. */
+export interface NativeRefusal {
+  reason: string
+  field?: string
 }
 
 /** How to render; see `Model.render`. */
@@ -137,6 +261,13 @@ export interface NativeSource {
   maxBytes: number
   threads: number
   queueLimit: number
+}
+
+/** Ids that stand for the history form of a message. */
+export interface NativeSpan {
+  start: number
+  end: number
+  rendered: number
 }
 
 /** Takes the id lists out of one event or answer of a server. */

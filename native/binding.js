@@ -773,12 +773,16 @@ if (
   }
 }
 
-const { NativeAnswer, NativeCancel, NativeDecodeStream, NativeModel, NativePrompt, readEvent, ROOM_AFTER, ROOM_BEFORE } = nativeBinding
+const { NativeAnswer, NativeArtifact, NativeCancel, NativeDecodeStream, NativeModel, NativePlan, NativePrompt, NativeSeam, NativeTurn, readEvent, ROOM_AFTER, ROOM_BEFORE } = nativeBinding
 export { NativeAnswer }
+export { NativeArtifact }
 export { NativeCancel }
 export { NativeDecodeStream }
 export { NativeModel }
+export { NativePlan }
 export { NativePrompt }
+export { NativeSeam }
+export { NativeTurn }
 export { readEvent }
 export { ROOM_AFTER }
 export { ROOM_BEFORE }

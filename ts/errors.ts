@@ -29,6 +29,10 @@
  * - `PS_ADDON`: the native addon could not be loaded.
  * - `PS_INTERNAL`: a bug in promptseam (a caught panic); please report it.
  *
+ * Conversations:
+ * - `PS_CONVERSATION_UNKNOWN`: an append to a conversation whose history is not, or no longer, known; send all messages.
+ * - `PS_STORE`: the store could not be asked for what a turn cannot do without.
+ *
  * Server:
  * - `PS_CONNECT`: the server could not be reached, or the connection broke before an answer.
  * - `PS_TIMEOUT`: a deadline passed; `details.phase` says which.
@@ -58,6 +62,8 @@ export const ERROR_CODES = [
   "PS_CLOSED",
   "PS_ADDON",
   "PS_INTERNAL",
+  "PS_CONVERSATION_UNKNOWN",
+  "PS_STORE",
   "PS_CONNECT",
   "PS_TIMEOUT",
   "PS_HTTP_STATUS",

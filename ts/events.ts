@@ -16,6 +16,16 @@ export const CHANNELS = {
   requestEnd: "promptseam:request:end",
   /** The request failed: {@link RequestErrorEvent}. */
   requestError: "promptseam:request:error",
+  /** A turn was planned: {@link TurnPlannedEvent}. */
+  turnPlanned: "promptseam:turn:planned",
+  /** A turn was recorded: {@link TurnCommittedEvent}. */
+  turnCommitted: "promptseam:turn:committed",
+  /** In `observe` mode, a plan was compared with the server's rendering: {@link TurnObservedEvent}. */
+  turnObserved: "promptseam:turn:observed",
+  /** A certified prompt was not the full render; its class is not certified any more: {@link ShadowMismatchEvent}. */
+  shadowMismatch: "promptseam:shadow:mismatch",
+  /** The store failed or was too slow: {@link StoreTroubleEvent}. */
+  storeTrouble: "promptseam:store:trouble",
 } as const;
 
 /** Which way in was used. `control` stands for everything that generates nothing. */
@@ -71,12 +81,56 @@ export interface RequestErrorEvent {
   readonly status: number | null;
 }
 
+/** Payload of `promptseam:turn:planned`. */
+export interface TurnPlannedEvent {
+  /** `certified_suffix`, or rung and reason as `aligned_render/template_rewrote_history`. */
+  readonly outcome: string;
+  /** Null where the server is to render. */
+  readonly promptTokens: number | null;
+  /** Tokens of it that were taken over from an earlier prompt. */
+  readonly prefixTokens: number;
+  readonly drift: "unknown" | "none" | "drifted" | "rewritten";
+  /** Milliseconds from the call of `prepare`. */
+  readonly elapsedMs: number;
+}
+
+/** Payload of `promptseam:turn:committed`. */
+export interface TurnCommittedEvent {
+  readonly status: "committed" | "branched" | "not_durable";
+  /** Milliseconds from the start of `stream`, or of `commit`. */
+  readonly elapsedMs: number;
+}
+
+/** Payload of `promptseam:turn:observed`. */
+export interface TurnObservedEvent {
+  readonly outcome: string;
+  readonly equal: boolean;
+}
+
+/** Payload of `promptseam:shadow:mismatch`. */
+export interface ShadowMismatchEvent {
+  readonly promptTokens: number | null;
+  readonly prefixTokens: number;
+}
+
+/** Payload of `promptseam:store:trouble`. */
+export interface StoreTroubleEvent {
+  readonly operation: "load" | "find" | "commit";
+  readonly elapsedMs: number;
+  readonly timedOut: boolean;
+}
+
 /** The payload that goes with each channel. */
 export interface ChannelPayloads {
   readonly requestStart: RequestStartEvent;
   readonly requestFirstToken: RequestFirstTokenEvent;
   readonly requestEnd: RequestEndEvent;
   readonly requestError: RequestErrorEvent;
+  readonly turnPlanned: TurnPlannedEvent;
+  readonly turnCommitted: TurnCommittedEvent;
+  readonly turnObserved: TurnObservedEvent;
+  readonly shadowMismatch: ShadowMismatchEvent;
+  readonly storeTrouble: StoreTroubleEvent;
 }
 
 const channels: { readonly [K in keyof ChannelPayloads]: Channel } = {
@@ -84,6 +138,11 @@ const channels: { readonly [K in keyof ChannelPayloads]: Channel } = {
   requestFirstToken: channel(CHANNELS.requestFirstToken),
   requestEnd: channel(CHANNELS.requestEnd),
   requestError: channel(CHANNELS.requestError),
+  turnPlanned: channel(CHANNELS.turnPlanned),
+  turnCommitted: channel(CHANNELS.turnCommitted),
+  turnObserved: channel(CHANNELS.turnObserved),
+  shadowMismatch: channel(CHANNELS.shadowMismatch),
+  storeTrouble: channel(CHANNELS.storeTrouble),
 };
 
 /** Publishes on a channel; `payload` is called only when somebody listens. */

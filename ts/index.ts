@@ -15,4 +15,27 @@ export {
   type RenderOptions,
 } from "./model.ts";
 export { Prompt, type PromptDiff } from "./prompt.ts";
+export type { PrepareOptions, SeamOptions } from "./seam/options.ts";
+export type {
+  Certificate,
+  Drift,
+  EnvironmentField,
+  Outcome,
+  Reason,
+  SampledSpan,
+} from "./seam/outcome.ts";
+export { type AppendRequest, Seam } from "./seam/seam.ts";
+export type { SeamStats } from "./seam/stats.ts";
+export type { Committed, Turn, TurnAnswer } from "./seam/turn.ts";
+export { MemoryStore, type MemoryStoreOptions } from "./store/memory.ts";
+export type {
+  Artifact,
+  Checkpoint,
+  Commit,
+  CommitStatus,
+  Entry,
+  MaybePromise,
+  Store,
+  StoreStats,
+} from "./store/store.ts";
 export * from "./vllm/index.ts";

@@ -258,6 +258,11 @@ export class Model {
     return take(this.#native.idToToken(id)) ?? undefined;
   }
 
+  /** @internal */
+  static handle(model: Model): NativeModel {
+    return model.#native;
+  }
+
   /** Frees the model once calls under way are done; later ones fail with `PS_CLOSED`. May be called again. */
   close(): void {
     this.#native.close();
@@ -269,7 +274,15 @@ export class Model {
 }
 
 function bodyOf(request: ChatRequest | Uint8Array): Buffer {
-  if (request instanceof Uint8Array) return asBuffer(request);
+  return request instanceof Uint8Array ? asBuffer(request) : requestBytes(request);
+}
+
+/**
+ * @internal The bytes of a request, or of a part of one, as JSON.
+ *
+ * @throws PromptseamError `PS_INVALID_ARGUMENT`, `PS_INVALID_REQUEST`
+ */
+export function requestBytes(request: object): Buffer {
   if (typeof request !== "object" || request === null) {
     throw new PromptseamError("PS_INVALID_ARGUMENT", "A request is an object, or the bytes of one as JSON.");
   }
@@ -280,7 +293,8 @@ function bodyOf(request: ChatRequest | Uint8Array): Buffer {
   }
 }
 
-function clock(now = new Date()): { unixMillis: number; utcOffsetMinutes: number } {
+/** @internal A time as the addon takes it, in this process's time zone. */
+export function clock(now = new Date()): { unixMillis: number; utcOffsetMinutes: number } {
   const unixMillis = now.getTime();
   if (Number.isNaN(unixMillis)) throw new PromptseamError("PS_INVALID_ARGUMENT", "now is not a valid Date.");
   return { unixMillis, utcOffsetMinutes: -now.getTimezoneOffset() };

@@ -4,7 +4,16 @@ import type * as Binding from "../native/binding.js";
 import { abortable } from "./abort.ts";
 import { ERROR_CODES, type ErrorCode, PromptseamError } from "./errors.ts";
 
-export type { NativeDecodeStream, NativeInfo, NativeModel, NativePrompt } from "../native/binding.js";
+export type {
+  NativeArtifact,
+  NativeDecodeStream,
+  NativeInfo,
+  NativeModel,
+  NativePlan,
+  NativePrompt,
+  NativeSeam,
+  NativeTurn,
+} from "../native/binding.js";
 
 async function load(): Promise<typeof Binding> {
   try {

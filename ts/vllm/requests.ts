@@ -41,6 +41,8 @@ export interface ChatOptions extends GenerateOptions {
    * in earlier messages (Kimi K2's call ids).
    */
   readonly sendMessages?: boolean;
+  /** @internal The real messages, made only when they must be sent; those of the request are a stand-in then. */
+  readonly messages?: (() => readonly ChatMessage[]) | undefined;
 }
 
 /** vLLM's SamplingParams on the generate way (`max_tokens`, `temperature`, `stop_token_ids`, ...). */
@@ -118,7 +120,13 @@ export function buildChat(request: ChatRequest, options: ChatOptions): BuiltRequ
       standIn: false,
     };
   }
-  const standIn = options.sendMessages !== true && countsTokens(members) && isLong(request.messages);
+  const { messages: later } = options;
+  const whole = (): ChatRequest => (later === undefined ? request : { ...request, messages: later() });
+  if (later !== undefined && (options.sendMessages === true || !countsTokens(members)))
+    return buildChat(whole(), { ...options, messages: undefined });
+  const standIn =
+    later !== undefined ||
+    (options.sendMessages !== true && countsTokens(members) && isLong(request.messages));
   const { kv_transfer_params: transfer, messages, ...others }: JsonObject = members;
   const rest = stringify({ ...asObject(transfer), prompt_token_ids: undefined });
   const head = stringify({ ...others, messages: standIn ? STAND_IN : messages });
@@ -128,7 +136,7 @@ export function buildChat(request: ChatRequest, options: ChatOptions): BuiltRequ
     way: "chat_ids",
     body: () => prompt.toBody(before, "}}"),
     promptTokens: prompt.length,
-    asMessages: () => buildChat(request, { ...options, prompt: undefined }),
+    asMessages: () => buildChat(whole(), { ...options, messages: undefined, prompt: undefined }),
     standIn,
   };
 }

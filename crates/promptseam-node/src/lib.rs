@@ -5,3 +5,4 @@ mod model;
 mod outcome;
 mod pool;
 mod prompt;
+mod seam;

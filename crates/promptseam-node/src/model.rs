@@ -13,6 +13,7 @@ use napi::{
 use napi_derive::napi;
 use promptseam::{
     Cancel,
+    continuation::{Planner, ShadowPolicy},
     model::{LoadOptions, Model, ModelFiles, RenderOptions},
     template::Now,
     tokenizer::{DecodeStream, EngineKind, Special},
@@ -95,8 +96,8 @@ pub struct NativeRender {
 }
 
 struct Shared {
-    model: Model,
-    pool: Pool,
+    model: Arc<Model>,
+    pool: Arc<Pool>,
 }
 
 /// A handle to a loaded model.
@@ -115,7 +116,7 @@ fn settle<T: ToNapiValue + Send + 'static>(deferred: Settle<T>, outcome: Outcome
 }
 
 /// Runs `work` on `pool` and gives the promise of its outcome.
-fn promise<'env, T: ToNapiValue + Send + 'static>(
+pub(crate) fn promise<'env, T: ToNapiValue + Send + 'static>(
     env: &'env Env,
     pool: &Pool,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
@@ -157,7 +158,7 @@ fn refusal(refused: &Refused) -> Failure {
     }
 }
 
-fn cancel_of(cancel: Option<&NativeCancel>) -> Cancel {
+pub(crate) fn cancel_of(cancel: Option<&NativeCancel>) -> Cancel {
     cancel
         .map(|cancel| cancel.cancel.clone())
         .unwrap_or_default()
@@ -174,6 +175,17 @@ fn special_of(recognize: bool) -> Special {
 impl NativeModel {
     fn get(&self) -> Result<&Arc<Shared>, Failure> {
         self.shared.as_ref().ok_or_else(|| Failure::closed("model"))
+    }
+
+    /// A planner for this model, and the pool it is to work on.
+    pub(crate) fn planner(
+        &self,
+        first: u32,
+        every: u32,
+    ) -> Result<(Arc<Planner>, Arc<Pool>), Failure> {
+        let shared = self.get()?;
+        let planner = Planner::new(Arc::clone(&shared.model), ShadowPolicy { first, every });
+        Ok((Arc::new(planner), Arc::clone(&shared.pool)))
     }
 
     /// Runs `work` with the model on its pool.
@@ -209,7 +221,10 @@ impl NativeModel {
             let model = load(source)?;
             release_unused_memory();
             Ok(NativeModel {
-                shared: Some(Arc::new(Shared { model, pool })),
+                shared: Some(Arc::new(Shared {
+                    model: Arc::new(model),
+                    pool: Arc::new(pool),
+                })),
             })
         })
     }

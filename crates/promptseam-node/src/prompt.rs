@@ -12,7 +12,7 @@ use promptseam::prompt::{Fingerprint, Prompt, read_answer};
 use crate::outcome::{Failure, Outcome, guarded};
 
 /// Bytes that live prompts have told V8 of, for the next report.
-static UNREPORTED: AtomicI64 = AtomicI64::new(0);
+pub(crate) static UNREPORTED: AtomicI64 = AtomicI64::new(0);
 
 /// Tells V8 of native memory. Changes made off the main thread wait in
 /// [`UNREPORTED`] for the next call.

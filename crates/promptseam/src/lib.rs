@@ -10,11 +10,13 @@
 //!
 //! The crate knows neither a language binding nor a network. Its modules depend
 //! on each other in one direction: [`tokenizer`] and [`template`] know nothing
-//! of each other, [`prompt`] knows neither, [`model`] joins the three.
+//! of each other, [`prompt`] knows neither, [`model`] joins the three, and
+//! [`continuation`] goes on from one prompt of a model to the next.
 
 #![deny(missing_docs)]
 
 pub mod cancel;
+pub mod continuation;
 pub mod error;
 pub mod json;
 pub mod model;

@@ -12,13 +12,15 @@ mod dumps;
 mod float;
 mod parse;
 mod scan;
+mod skim;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub use dumps::{Encoder, Indent, Style, dumps};
 pub use float::{push_float_repr, push_json_float};
-pub(crate) use parse::is_over_limit;
 pub use parse::{MAX_DEPTH, MAX_INTEGER_DIGITS, parse, parse_str};
+pub(crate) use parse::{is_over_limit, parse_at, text_of};
+pub(crate) use skim::{Span, items, members};
 pub use value::{Json, Number, Object};
 pub(crate) use value::{dedup_last_wins, find_sorted, sorted_index};

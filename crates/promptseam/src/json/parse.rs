@@ -32,6 +32,15 @@ pub(crate) fn is_over_limit(error: &Error) -> bool {
 /// `InvalidJson` with the byte offset; `InvalidUnicode` if a string holds a
 /// lone surrogate.
 pub fn parse(bytes: &[u8]) -> Result<Json<'_>> {
+    let (text, offset) = text_of(bytes)?;
+    parse_at(text, offset, 0)
+}
+
+/// The text of a body as Python's `json` decodes it, and where it starts.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn text_of(bytes: &[u8]) -> Result<(&str, usize)> {
     let body = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if body.len() == bytes.len() && looks_wide(bytes) {
         return Err(Error::new(
@@ -48,7 +57,7 @@ pub fn parse(bytes: &[u8]) -> Result<Json<'_>> {
             invalid(offset + at, "invalid UTF-8")
         }
     })?;
-    parse_at(text, offset)
+    Ok((text, offset))
 }
 
 /// Reads `text` as Python's `json.loads` does a `str`: a byte order mark is an
@@ -57,16 +66,21 @@ pub fn parse(bytes: &[u8]) -> Result<Json<'_>> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_str(text: &str) -> Result<Json<'_>> {
-    parse_at(text, 0)
+    parse_at(text, 0, 0)
 }
 
-fn parse_at(text: &str, offset: usize) -> Result<Json<'_>> {
+/// Reads a value that stands `depth` arrays and objects deep and `offset` bytes
+/// into a body.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_at(text: &str, offset: usize, depth: usize) -> Result<Json<'_>> {
     let mut parser = Parser {
         text,
         bytes: text.as_bytes(),
         at: 0,
         offset,
-        depth: 0,
+        depth,
     };
     parser.skip_space();
     let value = parser.value()?;

@@ -1,11 +1,13 @@
 //! From a request body to the prompt that the server would make of it.
 
+use std::sync::LazyLock;
+
 use super::Model;
 use crate::{
     cancel::Cancel,
     error::{Error, ErrorKind, Result},
-    prompt::{Growth, Prompt},
-    template::{ChatRequest, Now},
+    prompt::{BoundaryRow, Growth, Prompt},
+    template::{ChatRequest, Literals, Now},
 };
 
 /// How to render.
@@ -39,18 +41,7 @@ impl Model {
     ) -> Result<Prompt> {
         let text = self.render_text(body, options.now, cancel)?;
         let prompt = self.encode_prompt(&text, options.previous, cancel)?;
-        if let Some(longest) = self.max_model_length
-            && prompt.len() > longest
-        {
-            return Err(Error::new(
-                ErrorKind::ContextOverflow,
-                format!(
-                    "The prompt has {} tokens, more than the model's context of {longest}. \
-                     Shorten the conversation.",
-                    prompt.len()
-                ),
-            ));
-        }
+        self.check_length(&prompt)?;
         Ok(prompt)
     }
 
@@ -74,11 +65,37 @@ impl Model {
                 ));
             }
         }
-        let template = self.templates()?.select(&request)?;
-        let text = template.render(&template.prepare(&request), now)?;
+        let text = self.render_request(&request, now)?;
         self.check_bytes(text.len())?;
         cancel.check()?;
         Ok(text)
+    }
+
+    /// The text that the chat template makes of a parsed request.
+    ///
+    /// # Errors
+    /// What rendering gives.
+    pub(crate) fn render_request(&self, request: &ChatRequest, now: Now) -> Result<String> {
+        let template = self.templates()?.select(request)?;
+        template.render(&template.prepare(request), now)
+    }
+
+    /// The digest of the template that a request gets, if there is one.
+    pub(crate) fn template_digest(&self, request: &ChatRequest) -> Option<[u8; 32]> {
+        let template = self.templates().ok()?.select(request).ok()?;
+        Some(*template.digest().as_bytes())
+    }
+
+    /// What the template of a request looks for in content.
+    pub(crate) fn literals(&self, request: &ChatRequest) -> &Literals {
+        static NONE: LazyLock<Literals> = LazyLock::new(Literals::default);
+        let template = self.templates().and_then(|set| set.select(request));
+        template.map_or(&*NONE, |template| template.literals())
+    }
+
+    /// Where in `text` the first token stands that can end an answer.
+    pub(crate) fn first_close(&self, text: &str) -> Option<usize> {
+        self.tokenizer.first_of(text, &self.stop_token_ids)
     }
 
     /// The prompt of a rendered text.
@@ -91,20 +108,57 @@ impl Model {
         previous: Option<&Prompt>,
         cancel: &Cancel,
     ) -> Result<Prompt> {
-        let tokenizer = &self.tokenizer;
-        let digest = *tokenizer.digest();
-        let mut growth = previous
+        let growth = self.growth(text, previous);
+        let (prompt, _) = self.grow(growth, usize::MAX, cancel)?;
+        Ok(prompt)
+    }
+
+    /// What a prompt of `text` can keep of `previous`.
+    pub(crate) fn growth<'a>(&self, text: &'a str, previous: Option<&Prompt>) -> Growth<'a> {
+        let digest = *self.tokenizer.digest();
+        previous
             .and_then(|previous| Growth::after(previous, text, digest))
-            .unwrap_or_else(|| Growth::new(text, digest));
+            .unwrap_or_else(|| Growth::new(text, digest))
+    }
+
+    /// Encodes what is left of `growth`; see [`Growth::finish`] for what comes
+    /// with the prompt.
+    ///
+    /// # Errors
+    /// `Aborted`; `Internal` if the engine fails.
+    pub(crate) fn grow(
+        &self,
+        mut growth: Growth<'_>,
+        repeated: usize,
+        cancel: &Cancel,
+    ) -> Result<(Prompt, Option<BoundaryRow>)> {
         let mut boundaries = Vec::new();
         let (rest, continues) = (growth.rest(), growth.continues());
-        tokenizer.encode_pieces(
+        self.tokenizer.encode_pieces(
             rest,
             continues,
             &mut growth.ids,
             |met| boundaries.push((met.tokens, met.text)),
             || cancel.check(),
         )?;
-        Ok(growth.finish(&boundaries))
+        Ok(growth.finish(&boundaries, repeated))
+    }
+
+    /// Fails for a prompt over the model's context.
+    ///
+    /// # Errors
+    /// `ContextOverflow`.
+    pub(crate) fn check_length(&self, prompt: &Prompt) -> Result<()> {
+        match self.max_model_length {
+            Some(longest) if prompt.len() > longest => Err(Error::new(
+                ErrorKind::ContextOverflow,
+                format!(
+                    "The prompt has {} tokens, more than the model's context of {longest}. \
+                     Shorten the conversation.",
+                    prompt.len()
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 }

@@ -27,6 +27,9 @@ pub struct BoundaryRow {
     pub tokens: usize,
     /// Bytes of text before the place.
     pub text: usize,
+    /// Whether the digest is that of the row before, and of the text since, as
+    /// where a prompt went on from another without its whole text being there.
+    pub linked: bool,
     /// BLAKE3 of that text.
     pub digest: [u8; 32],
 }

@@ -120,6 +120,15 @@ impl Prompt {
         }
     }
 
+    /// As [`Self::for_each_run`], from the id at `start` on. O(ids from there).
+    pub fn for_each_run_from(&self, start: usize, mut look: impl FnMut(&[u32])) {
+        for index in start / CHUNK..self.chunks.len() {
+            let (chunk, length) = self.part(index);
+            let from = start.saturating_sub(index * CHUNK).min(length);
+            chunk.read(|run| look(&run.ids[from..length]));
+        }
+    }
+
     /// The fingerprint of the first `tokens` ids (all of them if there are
     /// fewer). O(1).
     pub fn fingerprint(&self, tokens: usize) -> Fingerprint {

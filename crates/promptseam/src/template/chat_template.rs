@@ -13,6 +13,7 @@ use minijinja::{Environment, ErrorKind as Kind, Value};
 use super::{
     ChatRequest, ContentFormat, Now, Prepared, SpecialTokens, analysis,
     data::{Data, Map},
+    literals::Literals,
     rewrite,
     runtime::{self, Context, Raised},
     syntax,
@@ -44,6 +45,7 @@ pub struct ChatTemplate {
     tokens: Arc<[(&'static str, Value)]>,
     format: ContentFormat,
     developer: bool,
+    literals: Literals,
     /// The length of the last rendering, to start the next one with.
     length: AtomicUsize,
 }
@@ -83,6 +85,7 @@ impl ChatTemplate {
                 .collect(),
             format: analysis::content_format(&tree),
             developer: analysis::knows_developer_role(source),
+            literals: Literals::of(&tree),
             length: AtomicUsize::new(0),
         })
     }
@@ -100,6 +103,11 @@ impl ChatTemplate {
     /// The form of content that vLLM detects this template to want.
     pub fn content_format(&self) -> ContentFormat {
         self.format
+    }
+
+    /// What the template looks for in content.
+    pub(crate) fn literals(&self) -> &Literals {
+        &self.literals
     }
 
     /// Gives the messages of `request` the form vLLM hands to this template.

@@ -19,13 +19,13 @@ use crate::{
 
 /// A validated message.
 #[derive(Clone, Debug)]
-pub(super) struct Message {
+pub(crate) struct Message {
     pub(super) role: Arc<str>,
     content: Vec<Part>,
-    tool_calls: Vec<Data>,
+    pub(super) tool_calls: Vec<Data>,
     /// Any value: vLLM does not insist on text here.
-    reasoning: Option<Data>,
-    tool_call_id: Option<Data>,
+    pub(super) reasoning: Option<Data>,
+    pub(super) tool_call_id: Option<Data>,
     name: Option<Data>,
     task: Option<Data>,
     /// A developer message's tools.
@@ -101,7 +101,11 @@ const MEDIA: [&str; 11] = [
 const BILLING_HEADER: &str = "x-anthropic-billing-header";
 
 impl Message {
-    pub(super) fn parse(at: usize, message: &Json<'_>) -> Result<Self> {
+    /// Reads the message that is the `at`th of its request.
+    ///
+    /// # Errors
+    /// As [`super::ChatRequest::parse`].
+    pub(crate) fn parse(at: usize, message: &Json<'_>) -> Result<Self> {
         let object = message
             .as_object()
             .ok_or_else(|| invalid(&format!("messages[{at}]"), "must be an object"))?;
@@ -134,6 +138,11 @@ impl Message {
             entries.push(("tools".into(), self.tools.clone()));
         }
         Map::new(entries)
+    }
+
+    /// The texts of its content, in order.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.content.iter().map(|part| &**part.text())
     }
 
     fn content(&self, format: ContentFormat) -> Data {

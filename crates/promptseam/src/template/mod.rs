@@ -10,12 +10,14 @@ mod analysis;
 mod chat_template;
 mod clock;
 mod data;
+mod literals;
 mod message;
 mod prepared;
 mod request;
 mod rewrite;
 mod runtime;
 mod set;
+mod shape;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,10 @@ pub use message::ContentFormat;
 pub use prepared::Prepared;
 pub use request::{ChatRequest, ToolChoice};
 pub use set::{SpecialTokens, TemplateSet};
+
+pub(crate) use literals::{Found, Literals, Place};
+pub(crate) use message::Message;
+pub(crate) use shape::{Role, Shape};
 
 use crate::{
     error::{Error, ErrorKind},

@@ -105,6 +105,19 @@ impl ChatRequest {
         if messages.is_empty() {
             return Err(invalid("messages", "must not be empty"));
         }
+        let messages = messages
+            .iter()
+            .enumerate()
+            .map(|(at, message)| Message::parse(at, message));
+        let head = Self::head(body)?;
+        Ok(head.with_messages(messages.collect::<Result<_>>()?))
+    }
+
+    /// A request of everything but its messages.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub(crate) fn head(body: &Object<'_>) -> Result<Self> {
         let tool_choice = tool_choice(body)?;
         let tools = match body.get("tools") {
             None | Some(Json::Null) => None,
@@ -112,11 +125,7 @@ impl ChatRequest {
             Some(_) => return Err(invalid("tools", "must be a list")),
         };
         Ok(Self {
-            messages: messages
-                .iter()
-                .enumerate()
-                .map(|(at, message)| Message::parse(at, message))
-                .collect::<Result<_>>()?,
+            messages: Vec::new(),
             arguments: Arc::new(arguments(body, tools)?),
             tool_choice,
             add_special_tokens: flag(body, "add_special_tokens", false)?,
@@ -126,6 +135,49 @@ impl ChatRequest {
                 .and_then(Json::as_object)
                 .is_some_and(|params| set(params, "prompt_token_ids")),
         })
+    }
+
+    /// The same request with other messages.
+    pub(crate) fn with_messages(&self, messages: Vec<Message>) -> Self {
+        Self {
+            messages,
+            arguments: self.arguments.clone(),
+            tool_choice: self.tool_choice.clone(),
+            ..*self
+        }
+    }
+
+    /// The same request with or without a generation prompt.
+    pub(crate) fn with_generation_prompt(&self, add: bool) -> Self {
+        let arguments = Arguments {
+            add_generation_prompt: add,
+            ..(*self.arguments).clone()
+        };
+        Self {
+            arguments: Arc::new(arguments),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn tools(&self) -> Option<&Data> {
+        self.arguments.tools.as_ref()
+    }
+
+    pub(crate) fn documents(&self) -> Option<&Data> {
+        self.arguments.documents.as_ref()
+    }
+
+    /// Template arguments that have no place of their own.
+    pub(crate) fn named_arguments(&self) -> &Map {
+        &self.arguments.named
+    }
+
+    pub(crate) fn add_generation_prompt(&self) -> bool {
+        self.arguments.add_generation_prompt
+    }
+
+    pub(crate) fn continue_final_message(&self) -> bool {
+        self.arguments.continue_final_message
     }
 
     /// How many messages there are.

@@ -240,6 +240,13 @@ impl Tokenizer {
         self.encode_piece(&text[from..], special, after_boundary, ids)
     }
 
+    /// Where in `text` the first of the added tokens `ids` stands.
+    pub(crate) fn first_of(&self, text: &str, ids: &[u32]) -> Option<usize> {
+        let cuts = self.splitter.cuts(text);
+        let found = cuts.iter().find(|cut| ids.contains(&cut.id))?;
+        Some(found.start)
+    }
+
     /// Encodes one piece as it stands in the whole text: behind an anchor where
     /// the pre-tokenizer treats the first piece apart.
     fn encode_piece(

@@ -1,0 +1,568 @@
+//! The native side of `Seam`: turns, plans and artifacts.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use napi::{
+    Env,
+    bindgen_prelude::{Buffer, BufferSlice, Object, Uint32Array},
+};
+use napi_derive::napi;
+use promptseam::{
+    Cancel,
+    continuation::{
+        Answer, Artifact, Certificate, Field, Found, Identity, Plan, PlanOptions, Planner, Reason,
+        Turn,
+    },
+    template::Now,
+};
+
+use crate::{
+    model::{NativeCancel, NativeModel, cancel_of, promise},
+    outcome::{Failure, Outcome, guarded},
+    pool::Pool,
+    prompt::{NativePrompt, UNREPORTED, report_memory},
+};
+
+/// A planner for the conversations of a model.
+#[napi]
+pub struct NativeSeam {
+    planner: Arc<Planner>,
+    pool: Arc<Pool>,
+}
+
+/// A turn that was read but not parsed.
+#[napi]
+pub struct NativeTurn {
+    turn: Arc<Turn>,
+}
+
+/// How to plan; see `Seam.prepare`.
+#[napi(object)]
+pub struct NativePlanOptions {
+    pub unix_millis: f64,
+    pub utc_offset_minutes: i32,
+    pub expires: f64,
+    pub follow_clock: bool,
+    pub tenant: String,
+    pub model: String,
+    pub lora: String,
+    pub sampled: bool,
+    pub restore_reasoning: bool,
+    /// Why nothing was found, by its name.
+    pub missing: Option<String>,
+    /// Why the server is to render, by its name.
+    pub declined: Option<String>,
+}
+
+/// A planned turn.
+#[napi]
+pub struct NativePlan {
+    plan: Plan,
+    planner: Arc<Planner>,
+    pool: Arc<Pool>,
+}
+
+/// What a plan is like; see `Turn`.
+#[napi(object)]
+pub struct NativePlanInfo {
+    pub rung: String,
+    pub reason: Option<String>,
+    pub field: Option<String>,
+    pub from_token: Option<u32>,
+    pub prefix_length: u32,
+    pub prompt_length: Option<u32>,
+    pub seam: Option<u32>,
+    pub drift: String,
+    pub wants_check: bool,
+}
+
+/// See `Certificate`.
+#[napi(object)]
+pub struct NativeCertificate {
+    pub prefix_id: String,
+    pub prefix_tokens: u32,
+    pub boundary: u32,
+    pub append_hash: String,
+    pub append_tokens: u32,
+    pub combined_id: String,
+    pub combined_tokens: u32,
+    pub environment: Vec<NativeFieldDigest>,
+    pub tenant: String,
+    pub expires: f64,
+}
+
+/// A field of the environment fingerprint.
+#[napi(object)]
+pub struct NativeFieldDigest {
+    pub field: String,
+    pub digest: String,
+}
+
+/// Why a certificate does not hold.
+#[napi(object)]
+pub struct NativeRefusal {
+    pub reason: String,
+    pub field: Option<String>,
+}
+
+/// Ids that stand for the history form of a message.
+#[napi(object)]
+pub struct NativeSpan {
+    pub start: u32,
+    pub end: u32,
+    pub rendered: u32,
+}
+
+/// The record of a turn.
+#[napi]
+pub struct NativeArtifact {
+    artifact: Arc<Artifact>,
+    bytes: i64,
+}
+
+/// What a record is like; see `Artifact`.
+#[napi(object)]
+pub struct NativeArtifactInfo {
+    pub id: String,
+    pub digest: String,
+    pub bytes: u32,
+    pub messages: u32,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)].into());
+        text.push(DIGITS[usize::from(byte & 15)].into());
+    }
+    text
+}
+
+fn from_hex<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    if text.len() == 2 * N && text.is_ascii() {
+        for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
+            // What is no number is no digest either: it is found not to match.
+            *byte = u8::from_str_radix(&text[at..at + 2], 16).unwrap_or(0);
+        }
+    }
+    bytes
+}
+
+fn reason_of(name: &str) -> Option<Reason> {
+    Reason::ALL.into_iter().find(|reason| reason.name() == name)
+}
+
+/// What a plan needs, held by the job that makes it.
+struct Job {
+    planner: Arc<Planner>,
+    pool: Arc<Pool>,
+    turn: Arc<Turn>,
+    found: Option<Found>,
+    append: bool,
+    previous: Option<Arc<Artifact>>,
+    options: NativePlanOptions,
+}
+
+impl Job {
+    fn plan(self, inline: bool, cancel: &Cancel) -> Result<Option<NativePlan>, Failure> {
+        let Self {
+            planner,
+            pool,
+            turn,
+            found,
+            append,
+            previous,
+            options,
+        } = self;
+        let identity = Identity {
+            model: options.model,
+            lora: options.lora,
+            ..Identity::default()
+        };
+        let how = PlanOptions {
+            now: Now::from_unix_millis(options.unix_millis as i64, options.utc_offset_minutes),
+            expires: options.expires as i64,
+            follow_clock: options.follow_clock,
+            identity: &identity,
+            tenant: &options.tenant,
+            sampled: options.sampled,
+            restore_reasoning: options.restore_reasoning,
+            missing: options.missing.as_deref().and_then(reason_of),
+            declined: options.declined.as_deref().and_then(reason_of),
+            previous: previous.as_ref().and_then(|artifact| artifact.prompt()),
+            inline,
+        };
+        let plan = match &found {
+            Some(found) if append => planner.plan_append(&turn, &found.artifact, &how, cancel)?,
+            found => planner.plan(&turn, found.as_ref(), &how, cancel)?,
+        };
+        Ok(plan.map(|plan| NativePlan {
+            plan,
+            planner,
+            pool,
+        }))
+    }
+}
+
+#[napi]
+impl NativeTurn {
+    /// Reads messages to append, and members of their request, at once.
+    #[napi]
+    pub fn append(messages: BufferSlice, members: Option<BufferSlice>) -> Outcome<NativeTurn> {
+        guarded(|| {
+            let members = members.map(|members| members.to_vec());
+            let turn = Arc::new(Turn::append(messages.to_vec(), members)?);
+            Ok(Self { turn })
+        })
+    }
+
+    /// Reads a whole request at once.
+    #[napi]
+    pub fn request(body: BufferSlice) -> Outcome<NativeTurn> {
+        guarded(|| {
+            let turn = Arc::new(Turn::request(body.to_vec())?);
+            Ok(Self { turn })
+        })
+    }
+
+    /// How many messages the longest histories that may be known have.
+    #[napi]
+    pub fn candidate_counts(&self) -> Vec<u32> {
+        let candidates = self.turn.candidates();
+        candidates.iter().map(|(count, _)| *count as u32).collect()
+    }
+
+    /// Their digests, 32 bytes each.
+    #[napi]
+    pub fn candidate_digests(&self) -> Buffer {
+        let candidates = self.turn.candidates();
+        let digests = candidates.iter().flat_map(|(_, digest)| *digest);
+        digests.collect::<Vec<u8>>().into()
+    }
+
+    #[napi(getter)]
+    pub fn choices(&self) -> u32 {
+        u32::try_from(self.turn.choices()).unwrap_or(u32::MAX)
+    }
+
+    #[napi]
+    pub fn others_json(&self) -> String {
+        self.turn.others_json()
+    }
+}
+
+#[napi]
+impl NativeSeam {
+    /// A planner on the pool of `model`. `first` and `every` say how many plans
+    /// are compared with the full render.
+    #[napi]
+    pub fn on(model: &NativeModel, first: u32, every: u32) -> Outcome<NativeSeam> {
+        guarded(|| {
+            let (planner, pool) = model.planner(first, every)?;
+            Ok(Self { planner, pool })
+        })
+    }
+
+    /// Certifies the usual classes.
+    #[napi(ts_return_type = "Promise<Failure | null>")]
+    pub fn warm_up<'env>(
+        &self,
+        env: &'env Env,
+        unix_millis: f64,
+        utc_offset_minutes: i32,
+    ) -> napi::Result<Object<'env>> {
+        let planner = Arc::clone(&self.planner);
+        promise(env, &self.pool, move || {
+            planner.warm_up(Now::from_unix_millis(
+                unix_millis as i64,
+                utc_offset_minutes,
+            ));
+            Ok(None::<u32>)
+        })
+    }
+
+    /// Reads a whole request.
+    #[napi(ts_return_type = "Promise<Failure | NativeTurn>")]
+    pub fn read<'env>(&self, env: &'env Env, body: BufferSlice) -> napi::Result<Object<'env>> {
+        let body = body.to_vec();
+        promise(env, &self.pool, move || {
+            let turn = Arc::new(Turn::request(body)?);
+            Ok(NativeTurn { turn })
+        })
+    }
+
+    /// Plans at once, or gives null where that would take long.
+    #[napi]
+    pub fn plan_inline(
+        &self,
+        turn: &NativeTurn,
+        append: bool,
+        found: &NativeArtifact,
+        count: u32,
+        options: NativePlanOptions,
+    ) -> Outcome<Option<NativePlan>> {
+        guarded(|| {
+            let job = self.job(turn, append, Some(found), count, None, options);
+            job.plan(true, &Cancel::default())
+        })
+    }
+
+    /// Plans on the pool.
+    #[napi(ts_return_type = "Promise<Failure | NativePlan>")]
+    #[allow(clippy::too_many_arguments, reason = "an object of handles costs more")]
+    pub fn plan<'env>(
+        &self,
+        env: &'env Env,
+        turn: &NativeTurn,
+        append: bool,
+        found: Option<&NativeArtifact>,
+        count: u32,
+        previous: Option<&NativeArtifact>,
+        options: NativePlanOptions,
+        cancel: Option<&NativeCancel>,
+    ) -> napi::Result<Object<'env>> {
+        let job = self.job(turn, append, found, count, previous, options);
+        let cancel = cancel_of(cancel);
+        promise(env, &self.pool, move || job.plan(false, &cancel))
+    }
+}
+
+impl NativeSeam {
+    fn job(
+        &self,
+        turn: &NativeTurn,
+        append: bool,
+        found: Option<&NativeArtifact>,
+        count: u32,
+        previous: Option<&NativeArtifact>,
+        options: NativePlanOptions,
+    ) -> Job {
+        Job {
+            planner: Arc::clone(&self.planner),
+            pool: Arc::clone(&self.pool),
+            turn: Arc::clone(&turn.turn),
+            found: found.map(|found| Found {
+                artifact: Arc::clone(&found.artifact),
+                count: count as usize,
+            }),
+            append,
+            previous: previous.map(|previous| Arc::clone(&previous.artifact)),
+            options,
+        }
+    }
+}
+
+#[napi]
+impl NativePlan {
+    #[napi]
+    pub fn info(&self) -> NativePlanInfo {
+        let outcome = self.plan.outcome();
+        let (field, from_token) = match outcome.reason {
+            Some(Reason::FingerprintMismatch(field)) => (Some(field.name().to_owned()), None),
+            Some(Reason::TemplateRewroteHistory(from)) => (None, Some(from as u32)),
+            _ => (None, None),
+        };
+        NativePlanInfo {
+            rung: outcome.rung.name().to_owned(),
+            reason: outcome.reason.map(|reason| reason.name().to_owned()),
+            field,
+            from_token,
+            prefix_length: self.plan.prefix_length() as u32,
+            prompt_length: self.plan.prompt().map(|prompt| prompt.len() as u32),
+            seam: self.plan.seam().map(|seam| seam as u32),
+            drift: self.plan.drift().name().to_owned(),
+            wants_check: self.plan.wants_check(),
+        }
+    }
+
+    #[napi]
+    pub fn prompt(&self) -> Option<NativePrompt> {
+        self.plan.prompt().cloned().map(NativePrompt::new)
+    }
+
+    #[napi]
+    pub fn certificate(&self) -> Option<NativeCertificate> {
+        let certificate = self.plan.certificate()?;
+        Some(NativeCertificate {
+            prefix_id: hex(&certificate.prefix_id),
+            prefix_tokens: certificate.prefix_tokens as u32,
+            boundary: certificate.boundary as u32,
+            append_hash: hex(&certificate.append_hash),
+            append_tokens: certificate.append_tokens as u32,
+            combined_id: hex(&certificate.combined_id),
+            combined_tokens: certificate.combined_tokens as u32,
+            environment: certificate
+                .environment
+                .iter()
+                .map(|(field, digest)| NativeFieldDigest {
+                    field: field.name().to_owned(),
+                    digest: hex(digest),
+                })
+                .collect(),
+            tenant: certificate.tenant.clone(),
+            expires: certificate.expires as f64,
+        })
+    }
+
+    /// Checks a certificate against this plan; null where it holds.
+    #[napi]
+    pub fn check(
+        &self,
+        certificate: NativeCertificate,
+        tenant: String,
+        now_ms: f64,
+    ) -> Outcome<Option<NativeRefusal>> {
+        guarded(|| {
+            let mut digests = certificate.environment.iter();
+            let certificate = Certificate {
+                prefix_id: from_hex(&certificate.prefix_id),
+                prefix_tokens: certificate.prefix_tokens as usize,
+                boundary: certificate.boundary as usize,
+                append_hash: from_hex(&certificate.append_hash),
+                append_tokens: certificate.append_tokens as usize,
+                combined_id: from_hex(&certificate.combined_id),
+                combined_tokens: certificate.combined_tokens as usize,
+                environment: Field::ALL.map(|field| {
+                    let digest = digests.next().filter(|given| given.field == field.name());
+                    (
+                        field,
+                        digest.map_or([0; 16], |given| from_hex(&given.digest)),
+                    )
+                }),
+                tenant: certificate.tenant,
+                expires: certificate.expires as i64,
+            };
+            let refused = self
+                .plan
+                .check_certificate(&certificate, &tenant, now_ms as i64);
+            Ok(refused.err().map(|reason| NativeRefusal {
+                reason: reason.name().to_owned(),
+                field: match reason {
+                    Reason::FingerprintMismatch(field) => Some(field.name().to_owned()),
+                    _ => None,
+                },
+            }))
+        })
+    }
+
+    /// Compares the prompt with the full render: null where they are one, else
+    /// the plan to send instead.
+    #[napi(ts_return_type = "Promise<Failure | NativePlan | null>")]
+    pub fn shadow_check<'env>(
+        &self,
+        env: &'env Env,
+        cancel: Option<&NativeCancel>,
+    ) -> napi::Result<Object<'env>> {
+        let (plan, planner, pool) = self.parts();
+        let cancel = cancel_of(cancel);
+        promise(env, &self.pool, move || {
+            let right = plan.shadow_check(&planner, &cancel)?;
+            Ok(right.map(|plan| NativePlan {
+                plan,
+                planner,
+                pool,
+            }))
+        })
+    }
+
+    /// This turn rendered whole, for a reason.
+    #[napi(ts_return_type = "Promise<Failure | NativePlan>")]
+    pub fn rendered<'env>(
+        &self,
+        env: &'env Env,
+        reason: String,
+        cancel: Option<&NativeCancel>,
+    ) -> napi::Result<Object<'env>> {
+        let (plan, planner, pool) = self.parts();
+        let cancel = cancel_of(cancel);
+        promise(env, &self.pool, move || {
+            let reason = reason_of(&reason).unwrap_or(Reason::PrefixMismatch);
+            let plan = plan.rendered(&planner, reason, &cancel)?;
+            Ok(NativePlan {
+                plan,
+                planner,
+                pool,
+            })
+        })
+    }
+
+    /// All messages as a JSON list.
+    #[napi]
+    pub fn messages_json(&self) -> String {
+        self.plan.messages_json()
+    }
+
+    /// The members of the request that can change a prompt, as a JSON object.
+    #[napi]
+    pub fn members_json(&self) -> String {
+        self.plan.members_json()
+    }
+
+    #[napi]
+    pub fn spans(&self) -> Vec<NativeSpan> {
+        let spans = self.plan.spans().iter();
+        spans
+            .map(|span| NativeSpan {
+                start: span.start as u32,
+                end: span.end as u32,
+                rendered: span.rendered as u32,
+            })
+            .collect()
+    }
+
+    /// The record of this turn with its answer.
+    #[napi]
+    pub fn commit(
+        &self,
+        env: Env,
+        message: String,
+        sampled: Option<Uint32Array>,
+    ) -> Outcome<NativeArtifact> {
+        guarded(|| {
+            let sampled = sampled.map(|ids| ids.to_vec());
+            let artifact = self.plan.commit(Answer { message, sampled })?;
+            let bytes = i64::try_from(artifact.own_bytes()).unwrap_or(i64::MAX);
+            UNREPORTED.fetch_add(bytes, Ordering::Relaxed);
+            report_memory(&env);
+            Ok(NativeArtifact {
+                artifact: Arc::new(artifact),
+                bytes,
+            })
+        })
+    }
+}
+
+impl NativePlan {
+    fn parts(&self) -> (Plan, Arc<Planner>, Arc<Pool>) {
+        let (planner, pool) = (Arc::clone(&self.planner), Arc::clone(&self.pool));
+        (self.plan.clone(), planner, pool)
+    }
+}
+
+#[napi]
+impl NativeArtifact {
+    #[napi]
+    pub fn info(&self) -> NativeArtifactInfo {
+        let artifact = &self.artifact;
+        NativeArtifactInfo {
+            id: hex(artifact.id()),
+            digest: hex(artifact.digest()),
+            bytes: u32::try_from(artifact.own_bytes()).unwrap_or(u32::MAX),
+            messages: artifact.message_count() as u32,
+        }
+    }
+
+    /// The answer's message as JSON.
+    #[napi]
+    pub fn answer(&self) -> String {
+        self.artifact.answer().message.clone()
+    }
+}
+
+impl Drop for NativeArtifact {
+    fn drop(&mut self) {
+        UNREPORTED.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,107 @@
+//! The record of one conversation state: the prompt that was sent, the messages
+//! it was made of, and what the model answered.
+
+use std::sync::Arc;
+
+use super::{
+    environment::Environment,
+    history::{History, HistoryDigest},
+};
+use crate::{
+    prompt::{BoundaryRow, Prompt},
+    template::Now,
+};
+
+/// Identifies an artifact: BLAKE3 over its parent's id and all it adds to it.
+pub type ArtifactId = [u8; 32];
+
+/// The longest tail that is kept, in bytes.
+pub(crate) const LONGEST_TAIL: usize = 4096;
+
+/// Where a prompt may be sewn on, and the text of it that history repeats from
+/// there on.
+#[derive(Clone, Debug)]
+pub(crate) struct Seam {
+    pub(crate) row: BoundaryRow,
+    pub(crate) tail: Box<str>,
+}
+
+/// Ids that stand in a prompt for the history form of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SampledSpan {
+    /// The first of them in the prompt.
+    pub start: usize,
+    /// Behind the last of them.
+    pub end: usize,
+    /// How many ids the full render has in their place.
+    pub rendered: usize,
+}
+
+/// A prompt with what is known of its making.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) prompt: Prompt,
+    pub(crate) seam: Option<Seam>,
+    pub(crate) spans: Arc<[SampledSpan]>,
+}
+
+/// What the model answered.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// The assistant's message as JSON, as the client is given it.
+    pub message: String,
+    /// The ids the model generated, stop token included, where they are known.
+    pub sampled: Option<Vec<u32>>,
+}
+
+/// An immutable record of one conversation state. Shares its messages and ids
+/// with the state it went on from.
+#[derive(Debug)]
+pub struct Artifact {
+    pub(crate) id: ArtifactId,
+    pub(crate) tenant: Box<str>,
+    pub(crate) history: Arc<History>,
+    pub(crate) environment: Arc<Environment>,
+    pub(crate) now: Now,
+    /// None where the server rendered.
+    pub(crate) state: Option<State>,
+    pub(crate) answer: Answer,
+    pub(crate) own_bytes: usize,
+}
+
+impl Artifact {
+    /// Its id.
+    pub fn id(&self) -> &ArtifactId {
+        &self.id
+    }
+
+    /// The digest of the history that was sent, without the answer.
+    pub fn digest(&self) -> &HistoryDigest {
+        self.history.digest()
+    }
+
+    /// The tenant it belongs to.
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    /// How many messages were sent.
+    pub fn message_count(&self) -> usize {
+        self.history.count()
+    }
+
+    /// The prompt that was sent, unless the server rendered it.
+    pub fn prompt(&self) -> Option<&Prompt> {
+        self.state.as_ref().map(|state| &state.prompt)
+    }
+
+    /// What the model answered.
+    pub fn answer(&self) -> &Answer {
+        &self.answer
+    }
+
+    /// About how many heap bytes it adds to what it shares.
+    pub fn own_bytes(&self) -> usize {
+        self.own_bytes
+    }
+}

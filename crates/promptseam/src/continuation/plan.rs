@@ -1,0 +1,309 @@
+//! A planned turn: its prompt, the path it took, and what it will become part of.
+
+use std::sync::Arc;
+
+use super::{
+    artifact::{Answer, Artifact, ArtifactId, SampledSpan, State},
+    certificate::{Certificate, Claim, hash_from},
+    certification::ClassState,
+    environment::Environment,
+    history::{History, HistoryDigest},
+    outcome::{Field, Outcome, Reason, Rung},
+    planner::Planner,
+};
+use crate::{
+    cancel::Cancel,
+    error::{ErrorKind, Result},
+    json,
+    prompt::Prompt,
+    template::{Message, Now},
+};
+
+/// How the history form of an answer stands to the ids that the model sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drift {
+    /// They are not known.
+    Unknown,
+    /// It encodes to them.
+    None,
+    /// It has their text, but encodes to other ids.
+    Drifted,
+    /// It has other text.
+    Rewritten,
+}
+
+impl Drift {
+    /// The stable name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::None => "none",
+            Self::Drifted => "drifted",
+            Self::Rewritten => "rewritten",
+        }
+    }
+}
+
+/// A planned turn.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(crate) outcome: Outcome,
+    pub(crate) prefix_length: usize,
+    pub(crate) certificate: Option<Certificate>,
+    pub(crate) base: Option<Arc<Artifact>>,
+    pub(crate) tenant: Box<str>,
+    pub(crate) history: Arc<History>,
+    pub(crate) environment: Arc<Environment>,
+    pub(crate) now: Now,
+    pub(crate) state: Option<State>,
+    pub(crate) class: Option<Arc<ClassState>>,
+    pub(crate) check: bool,
+    pub(crate) drift: Drift,
+}
+
+impl Plan {
+    /// The path it took.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// The prompt, unless the server is to render.
+    pub fn prompt(&self) -> Option<&Prompt> {
+        self.state.as_ref().map(|state| &state.prompt)
+    }
+
+    /// Ids taken over from an earlier prompt.
+    pub fn prefix_length(&self) -> usize {
+        self.prefix_length
+    }
+
+    /// What binds the continuation, on the first rung.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_ref()
+    }
+
+    /// The digest of its history.
+    pub fn digest(&self) -> &HistoryDigest {
+        self.history.digest()
+    }
+
+    /// How the last answer's history form stands to its sampled ids.
+    pub fn drift(&self) -> Drift {
+        self.drift
+    }
+
+    /// Ids in the prompt that stand for the history form of messages.
+    pub fn spans(&self) -> &[SampledSpan] {
+        self.state.as_ref().map_or(&[], |state| &state.spans)
+    }
+
+    /// Where the prompt may be sewn on, in ids.
+    pub fn seam(&self) -> Option<usize> {
+        let seam = self.state.as_ref()?.seam.as_ref()?;
+        Some(seam.row.tokens)
+    }
+
+    /// Whether the prompt is to be compared with the full render.
+    pub fn wants_check(&self) -> bool {
+        self.check
+    }
+
+    /// All messages as a JSON list, as the prompt was made of them. O(text).
+    pub fn messages_json(&self) -> String {
+        let messages = self.history.messages();
+        let bytes = messages
+            .iter()
+            .map(|message| message.len() + 1)
+            .sum::<usize>();
+        let mut json = String::with_capacity(bytes + 2);
+        json.push('[');
+        for (at, message) in messages.iter().enumerate() {
+            if at > 0 {
+                json.push(',');
+            }
+            json.push_str(message);
+        }
+        json.push(']');
+        json
+    }
+
+    /// The members of the request that can change a prompt, as a JSON object.
+    pub fn members_json(&self) -> String {
+        self.environment.members_json()
+    }
+
+    /// Checks `certificate` against this plan, right before it is sent.
+    ///
+    /// # Errors
+    /// The reason for which the prompt must not be sent.
+    pub fn check_certificate(
+        &self,
+        certificate: &Certificate,
+        tenant: &str,
+        now_ms: i64,
+    ) -> Result<(), Reason> {
+        let (Some(prefix), Some(prompt)) = (&self.base, self.prompt()) else {
+            return Err(Reason::ArtifactMiss);
+        };
+        certificate.check(&Claim {
+            prefix,
+            prompt,
+            environment: &self.environment.fingerprint(self.now),
+            tenant,
+            now_ms,
+        })
+    }
+
+    /// This turn rendered whole, for `reason`. O(text).
+    ///
+    /// # Errors
+    /// As [`Planner::plan`].
+    pub fn rendered(&self, planner: &Planner, reason: Reason, cancel: &Cancel) -> Result<Self> {
+        let state = self.full_state(planner, cancel)?;
+        Ok(Self {
+            outcome: Outcome {
+                rung: Rung::FullRender,
+                reason: Some(reason),
+            },
+            prefix_length: 0,
+            certificate: None,
+            state: Some(state),
+            class: None,
+            check: false,
+            ..self.clone()
+        })
+    }
+
+    /// The shadow check: none where the full render is this prompt, outside of
+    /// sampled spans; else the class is decertified, and what is to be sent
+    /// instead is given. O(text).
+    ///
+    /// # Errors
+    /// As [`Planner::plan`].
+    pub fn shadow_check(&self, planner: &Planner, cancel: &Cancel) -> Result<Option<Self>> {
+        let (Some(class), Some(planned)) = (&self.class, &self.state) else {
+            return Ok(None);
+        };
+        let full = match self.full_state(planner, cancel) {
+            Ok(full) => full,
+            Err(error) if error.kind() == ErrorKind::Aborted => return Err(error),
+            Err(error) => {
+                class.decertify();
+                return Err(error);
+            }
+        };
+        if equal_outside(&planned.prompt, &planned.spans, &full.prompt) {
+            class.pass();
+            return Ok(None);
+        }
+        class.decertify();
+        Ok(Some(Self {
+            outcome: Outcome {
+                rung: Rung::FullRender,
+                reason: Some(Reason::ShadowMismatch),
+            },
+            prefix_length: 0,
+            certificate: None,
+            state: Some(full),
+            class: None,
+            check: false,
+            ..self.clone()
+        }))
+    }
+
+    fn full_state(&self, planner: &Planner, cancel: &Cancel) -> Result<State> {
+        let messages = self.history.messages();
+        let messages = messages
+            .iter()
+            .enumerate()
+            .map(|(at, raw)| Message::parse(at, &json::parse_at(raw, 0, 2)?));
+        let messages = messages.collect::<Result<_>>()?;
+        let request = self.environment.head.with_messages(messages);
+        planner.render_state(&request, &self.environment.table, self.now, None, cancel)
+    }
+
+    /// The record of this turn with its answer. O(what the turn appended).
+    ///
+    /// # Errors
+    /// `InvalidRequest` where the answer is not an assistant's message.
+    pub fn commit(&self, answer: Answer) -> Result<Artifact> {
+        Message::parse_answer(&json::parse_str(&answer.message)?)?;
+        let parent = self.base.as_ref();
+        let appended = match parent {
+            Some(base) if Arc::ptr_eq(&base.history, &self.history) => 0,
+            _ => self.history.own_bytes(),
+        };
+        let prompt = self.state.as_ref();
+        let bytes = appended
+            + prompt.map_or(0, |state| {
+                let tail = state.seam.as_ref().map_or(0, |seam| seam.tail.len());
+                state.prompt.unshared_bytes() + tail + size_of_val::<[SampledSpan]>(&state.spans)
+            })
+            + answer.message.len()
+            + 4 * answer.sampled.as_ref().map_or(0, Vec::len)
+            + match parent {
+                Some(base) if Arc::ptr_eq(&base.environment, &self.environment) => 0,
+                _ => self.environment.bytes(),
+            }
+            + size_of::<Artifact>();
+        Ok(Artifact {
+            id: self.artifact_id(&answer),
+            tenant: self.tenant.clone(),
+            history: Arc::clone(&self.history),
+            environment: Arc::clone(&self.environment),
+            now: self.now,
+            state: self.state.clone(),
+            answer,
+            own_bytes: bytes,
+        })
+    }
+
+    fn artifact_id(&self, answer: &Answer) -> ArtifactId {
+        let mut hasher = blake3::Hasher::new_derive_key("promptseam prompt artifact v1");
+        let count = |hasher: &mut blake3::Hasher, count: usize| {
+            hasher.update(&(count as u64).to_le_bytes());
+        };
+        hasher.update(self.tenant.as_bytes());
+        hasher.update(&self.base.as_ref().map_or([0; 32], |base| base.id));
+        for (field, digest) in self.environment.fingerprint(self.now) {
+            hasher.update(field.name().as_bytes());
+            hasher.update(&digest);
+        }
+        hasher.update(self.history.digest());
+        count(&mut hasher, self.prefix_length);
+        if let Some(prompt) = self.prompt() {
+            count(&mut hasher, prompt.len());
+            hasher.update(&hash_from(prompt, self.prefix_length));
+        }
+        count(&mut hasher, answer.message.len());
+        hasher.update(answer.message.as_bytes());
+        for id in answer.sampled.iter().flatten() {
+            hasher.update(&id.to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The environment fingerprint.
+    pub fn fingerprint(&self) -> [(Field, [u8; 16]); Field::ALL.len()] {
+        self.environment.fingerprint(self.now)
+    }
+}
+
+/// Whether `planned` is `full` but for its spans.
+fn equal_outside(planned: &Prompt, spans: &[SampledSpan], full: &Prompt) -> bool {
+    if spans.is_empty() {
+        return planned == full;
+    }
+    let (planned, full) = (planned.to_vec(), full.to_vec());
+    let (mut ours, mut theirs) = (0, 0);
+    for span in spans {
+        let length = span.start - ours;
+        let equal = full.get(theirs..theirs + length) == Some(&planned[ours..span.start]);
+        if !equal {
+            return false;
+        }
+        ours = span.end;
+        theirs += length + span.rendered;
+    }
+    full.get(theirs..) == Some(&planned[ours..])
+}

@@ -1,0 +1,66 @@
+//! Sampled ids beside the history form of the message they were parsed to.
+
+use crate::{error::Result, json, model::Model, prompt::Prompt, template::Message};
+
+/// The ids of `prompt` from `start` on, and `sampled`: what the model saw and
+/// wrote behind the seam.
+pub(crate) fn behind(prompt: &Prompt, start: usize, sampled: &[u32]) -> Vec<u32> {
+    let mut ids = Vec::with_capacity(prompt.len() - start + sampled.len());
+    prompt.for_each_run_from(start, |run| ids.extend_from_slice(run));
+    ids.extend_from_slice(sampled);
+    ids
+}
+
+/// Whether `prompt` has `ids` from `start` on.
+pub(crate) fn is_prefix(ids: &[u32], prompt: &Prompt, start: usize) -> bool {
+    let mut rest = ids;
+    prompt.for_each_run_from(start, |run| {
+        let common = run.len().min(rest.len());
+        if run[..common] == rest[..common] {
+            rest = &rest[common..];
+        }
+    });
+    rest.is_empty()
+}
+
+/// A message of the same shape as `answer` that ends otherwise.
+///
+/// # Errors
+/// None that a message can bring about.
+pub(crate) fn otherwise(answer: &Message) -> Result<Message> {
+    let shape = answer.bare_shape();
+    let content = if shape.content { "\"Other.\"" } else { "\"\"" };
+    let reasoning = if shape.reasoning {
+        r#","reasoning":"Else.""#
+    } else {
+        ""
+    };
+    let calls: Vec<String> = answer
+        .call_names()
+        .map(|(id, _)| {
+            let id = json::dumps(&json::Json::String(id.into()), &json::Style::default());
+            format!(
+                r#"{{"id":{id},"type":"function","function":{{"name":"otherwise","arguments":"{{\"other\":\"else\"}}"}}}}"#
+            )
+        })
+        .collect();
+    let calls = match calls.is_empty() {
+        true => String::new(),
+        false => format!(r#","tool_calls":[{}]"#, calls.join(",")),
+    };
+    let text = format!(r#"{{"role":"assistant","content":{content}{reasoning}{calls}}}"#);
+    Message::parse(0, &json::parse_str(&text)?)
+}
+
+/// Where in `suffix` the token stands that closes the answer: the first one that
+/// can end an answer, in what `suffix` and `other` end alike, the suffix of
+/// another answer.
+pub(crate) fn close(model: &Model, suffix: &str, other: &str) -> Option<usize> {
+    let pairs = suffix.bytes().rev().zip(other.bytes().rev());
+    let common = pairs.take_while(|(a, b)| a == b).count();
+    let mut from = suffix.len() - common;
+    while !suffix.is_char_boundary(from) {
+        from += 1;
+    }
+    model.first_close(&suffix[from..]).map(|at| from + at)
+}

@@ -1,0 +1,85 @@
+/** A request as it was given to a Seam, read natively as far as needed, and made into a request to send. */
+
+import { PromptseamError } from "../errors.ts";
+import { requestBytes } from "../model.ts";
+import {
+  asBuffer,
+  cancellable,
+  type NativePlan,
+  type NativeSeam,
+  type NativeTurn,
+  native,
+  take,
+} from "../native.ts";
+import type { JsonObject } from "../vllm/json.ts";
+import type { ChatMessage, ChatRequest } from "../vllm/requests.ts";
+import type { AppendRequest } from "./seam.ts";
+
+/** Bodies up to here are read at once, in less time than a thread takes to be woken. */
+const INLINE_BYTES = 16 * 1024;
+
+/** A request that was read. */
+export class Read {
+  readonly native: NativeTurn;
+  readonly append: boolean;
+  readonly #request: AppendRequest | ChatRequest | null;
+
+  private constructor(handle: NativeTurn, append: boolean, request: AppendRequest | ChatRequest | null) {
+    this.native = handle;
+    this.append = append;
+    this.#request = request;
+  }
+
+  /** @throws PromptseamError `PS_INVALID_JSON`, `PS_INVALID_REQUEST`, `PS_INVALID_UNICODE`, `PS_ABORTED` */
+  static async of(
+    request: AppendRequest | ChatRequest | Uint8Array,
+    seam: NativeSeam,
+    signal: AbortSignal | undefined,
+  ): Promise<Read> {
+    if (isAppend(request)) {
+      const { append, ...members } = request;
+      if (append.length === 0)
+        throw new PromptseamError("PS_INVALID_REQUEST", "An append needs at least one message.");
+      let named = false;
+      for (const _ in members) {
+        named = true;
+        break;
+      }
+      const rest = named ? requestBytes(members) : null;
+      const handle = take(native.NativeTurn.append(requestBytes(append), rest));
+      return new Read(handle, true, request);
+    }
+    const body = request instanceof Uint8Array ? asBuffer(request) : requestBytes(request);
+    const handle =
+      body.length <= INLINE_BYTES
+        ? take(native.NativeTurn.request(body))
+        : await cancellable(signal, () => seam.read(body));
+    return new Read(handle, false, request instanceof Uint8Array ? null : request);
+  }
+
+  /** The histories that may be known, the longest first: how many messages each has, and its digest in hexadecimal. */
+  candidates(): { counts: readonly number[]; digests: readonly string[] } {
+    const counts = this.native.candidateCounts();
+    const all = this.native.candidateDigests().toString("hex");
+    return { counts, digests: counts.map((_, at) => all.slice(64 * at, 64 * at + 64)) };
+  }
+
+  /** The request without its messages. */
+  members(plan: NativePlan): JsonObject {
+    if (this.#request === null || this.append) {
+      return { ...JSON.parse(plan.membersJson()), ...JSON.parse(this.native.othersJson()) };
+    }
+    const { messages: _, ...members } = this.#request;
+    return members;
+  }
+
+  /** The whole history, as the prompt was made of it. */
+  messages(plan: NativePlan): readonly ChatMessage[] {
+    if (this.#request !== null && !this.append) return (this.#request as ChatRequest).messages;
+    return JSON.parse(plan.messagesJson());
+  }
+}
+
+function isAppend(request: AppendRequest | ChatRequest | Uint8Array): request is AppendRequest {
+  return !(request instanceof Uint8Array) && Array.isArray((request as AppendRequest | null)?.append);
+}

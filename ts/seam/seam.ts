@@ -1,0 +1,210 @@
+/** The Seam: plans the turns of conversations, and keeps what the next ones go on from. */
+
+import { PromptseamError } from "../errors.ts";
+import { clock, Model } from "../model.ts";
+import { cancellable, type NativePlan, type NativeSeam, native, take } from "../native.ts";
+import { Artifact, type Checkpoint, type Entry } from "../store/store.ts";
+import type { ChatMessage, ChatRequest } from "../vllm/requests.ts";
+import {
+  type PrepareOptions,
+  type ResolvedSeamOptions,
+  resolveSeamOptions,
+  type SeamOptions,
+} from "./options.ts";
+import type { Reason } from "./outcome.ts";
+import { Read } from "./read.ts";
+import { Records } from "./records.ts";
+import { type SeamStats, Tally } from "./stats.ts";
+import { Turn, type TurnHost } from "./turn.ts";
+
+/** Messages behind a conversation's last answer, and the members of the request that differ from the turn before. */
+export interface AppendRequest {
+  /** At least one message. */
+  readonly append: readonly ChatMessage[];
+  readonly messages?: undefined;
+  readonly [member: string]: ChatRequest[string] | readonly ChatMessage[];
+}
+
+/** How long after a server ignored ids it is not sent any. */
+const IDS_IGNORED_MS = 300_000;
+
+/** What was found to go on from. */
+interface Found {
+  readonly entry: Entry | undefined;
+  /** Messages of the request that its history has. */
+  readonly count: number;
+  readonly checkpoint: Checkpoint | undefined;
+  /** Why there is no entry. */
+  readonly missing: Reason | undefined;
+}
+
+/**
+ * Plans turns so that the prompt of each is sent as the ids the model saw and the few new ones, and proves that they are what a
+ * full render would give; where it cannot, it renders, and says why.
+ *
+ * ```ts
+ * const seam = new Seam({ model, client });
+ * const turn = await seam.prepare({ messages }, { conversation: "s-42" });
+ * for await (const chunk of turn.stream()) if (chunk.type === "text") process.stdout.write(chunk.text);
+ * await turn.committed;
+ * const next = await seam.prepare({ append: [{ role: "user", content: "Go on." }] }, { conversation: "s-42" });
+ * ```
+ *
+ * Safe to share: turns of many conversations, and several of one, may be under way at once.
+ */
+export class Seam {
+  readonly #options: ResolvedSeamOptions;
+  readonly #native: NativeSeam;
+  readonly #records: Records;
+  readonly #tally = new Tally();
+  readonly #host: TurnHost;
+  #idsIgnoredUntil = 0;
+
+  /** @throws PromptseamError `PS_INVALID_ARGUMENT`, `PS_CLOSED` for a closed model */
+  constructor(options: SeamOptions) {
+    this.#options = resolveSeamOptions(options);
+    this.#native = take(
+      native.NativeSeam.on(Model.handle(options.model), this.#options.shadowFirst, this.#options.shadowEvery),
+    );
+    this.#records = new Records(this.#options.store, this.#options.storeTimeoutMs);
+    this.#host = {
+      options: this.#options,
+      records: this.#records,
+      tally: this.#tally,
+      idsIgnored: () => {
+        this.#idsIgnoredUntil = Date.now() + IDS_IGNORED_MS;
+      },
+    };
+  }
+
+  /**
+   * Tries the model's template on the classes of turns that are usual, some 30 ms on the model's threads. Without it that
+   * happens class by class, 2 ms each, when a turn first needs it.
+   */
+  async warmUp(options: { now?: Date } = {}): Promise<void> {
+    const { unixMillis, utcOffsetMinutes } = clock(options.now);
+    take(await this.#native.warmUp(unixMillis, utcOffsetMinutes));
+  }
+
+  /**
+   * Plans a turn: `{ append }` goes on from a known conversation's open tool round, else its head; a request with `messages`
+   * is always the full history, as an object or as the raw bytes of its JSON body, which is the faster way.
+   *
+   * @throws PromptseamError what `model.render` throws; `PS_CONVERSATION_UNKNOWN` for an append to a conversation whose history
+   * is not, or no longer, known; `PS_STORE` where the store cannot be asked for it
+   */
+  async prepare(
+    request: AppendRequest | ChatRequest | Uint8Array,
+    options: PrepareOptions = {},
+  ): Promise<Turn> {
+    const started = performance.now();
+    const read = await Read.of(request, this.#native, options.signal);
+    const tenant = options.tenant ?? "";
+    let found = read.append ? this.#findTip(tenant, options) : this.#findHistory(read, tenant, options);
+    if (found instanceof Promise) found = await found;
+    const plan = await this.#plan(read, found, tenant, options);
+    const turn = new Turn(this.#host, {
+      plan,
+      read,
+      tenant,
+      conversation: options.conversation,
+      version: found.checkpoint?.version ?? 0,
+      parent: found.entry?.artifact.id,
+      expires: found.entry?.expires ?? Number.POSITIVE_INFINITY,
+      startedMs: started,
+    });
+    // Whoever sends it himself gets no prompt that is still to be compared.
+    if (this.#options.client === undefined) await turn.settle(options.signal);
+    return turn;
+  }
+
+  /** What the turns of this Seam came to. */
+  stats(): SeamStats {
+    return this.#tally.stats();
+  }
+
+  async #findTip(tenant: string, { conversation }: PrepareOptions): Promise<Found> {
+    if (conversation === undefined)
+      throw new PromptseamError("PS_INVALID_ARGUMENT", "An append needs the conversation that it is for.");
+    const asked = await this.#records.load(tenant, conversation);
+    if (!asked.ok) {
+      throw new PromptseamError(
+        "PS_STORE",
+        "The store could not be asked for the conversation's history. Send the full history as messages.",
+      );
+    }
+    const checkpoint = asked.value;
+    const entry = checkpoint?.tip;
+    if (entry === undefined || entry.expires <= Date.now()) {
+      throw new PromptseamError(
+        "PS_CONVERSATION_UNKNOWN",
+        "The conversation is not known, or its history is no longer kept. Send the full history as messages.",
+      );
+    }
+    return { entry, count: 0, checkpoint, missing: undefined };
+  }
+
+  #findHistory(read: Read, tenant: string, { conversation }: PrepareOptions): Found | Promise<Found> {
+    const { counts, digests } = read.candidates();
+    const found = this.#records.find(tenant, digests);
+    const loaded =
+      conversation === undefined
+        ? ({ ok: true, value: undefined } as const)
+        : this.#records.load(tenant, conversation);
+    const join = (match: Awaited<typeof found>, known: Awaited<typeof loaded>): Found => {
+      const checkpoint = known.ok ? known.value : undefined;
+      const entry = match.ok ? match.value : undefined;
+      if (entry !== undefined) {
+        const count = counts[digests.indexOf(entry.artifact.digest)];
+        if (entry.expires <= Date.now())
+          return { entry: undefined, count: 0, checkpoint, missing: "artifact_expired" };
+        if (count !== undefined) return { entry, count, checkpoint, missing: undefined };
+      }
+      const missing = match.ok && known.ok ? whyMissing(checkpoint) : "store_unavailable";
+      return { entry: undefined, count: 0, checkpoint, missing };
+    };
+    if (found instanceof Promise || loaded instanceof Promise)
+      return Promise.all([found, loaded]).then(([match, known]) => join(match, known));
+    return join(found, loaded);
+  }
+
+  async #plan(read: Read, found: Found, tenant: string, options: PrepareOptions): Promise<NativePlan> {
+    const { entry, count, checkpoint, missing } = found;
+    const declined = this.#declined(read);
+    const how = {
+      ...clock(options.now),
+      expires: Math.min(entry?.expires ?? Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
+      followClock: this.#options.followClock,
+      tenant,
+      model: this.#options.revision,
+      lora: options.lora ?? "",
+      sampled: this.#options.sampled,
+      restoreReasoning: this.#options.restoreReasoning,
+      ...(missing === undefined ? {} : { missing }),
+      ...(declined === undefined ? {} : { declined }),
+    };
+    const base = entry === undefined ? null : Artifact.handle(entry.artifact);
+    if (base !== null) {
+      const plan = take(this.#native.planInline(read.native, read.append, base, count, how));
+      if (plan !== null && plan !== undefined) return plan;
+    }
+    const tip = missing === "artifact_expired" ? undefined : checkpoint?.tip;
+    const previous = base === null && tip !== undefined ? Artifact.handle(tip.artifact) : null;
+    return cancellable(options.signal, (cancel) =>
+      this.#native.plan(read.native, read.append, base, count, previous, how, cancel),
+    );
+  }
+
+  /** Why the server is to render whatever could be planned. */
+  #declined(read: Read): Reason | undefined {
+    if (this.#options.mode === "off") return "disabled";
+    if (read.native.choices > 1) return "multiple_choices";
+    if (this.#idsIgnoredUntil > Date.now()) return "ids_ignored";
+    return undefined;
+  }
+}
+
+function whyMissing(checkpoint: Checkpoint | undefined): Reason {
+  if (checkpoint === undefined) return "no_checkpoint";
+  return checkpoint.tip === undefined ? "artifact_miss" : "prefix_mismatch";
+}

@@ -211,6 +211,7 @@ export interface NativePlanInfo {
   fromToken?: number
   prefixLength: number
   promptLength?: number
+  seam?: number
   drift: string
   wantsCheck: boolean
 }

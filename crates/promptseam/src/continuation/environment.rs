@@ -139,6 +139,17 @@ impl Environment {
         *hasher.finalize().as_bytes()
     }
 
+    /// Whether a request of these members has this environment, as they are
+    /// spelled.
+    pub(crate) fn is_spelled(&self, fields: &Fields<'_>, identity: &Identity) -> bool {
+        let pairs = self.fields.iter().zip(fields);
+        self.identity == *identity
+            && self.fields.len() == fields.len()
+            && pairs
+                .into_iter()
+                .all(|(ours, theirs)| *ours.0 == *theirs.0 && *ours.1 == *theirs.1)
+    }
+
     /// The members as they were spelled, those of `newer` in place of the same.
     pub(crate) fn fields_with<'a>(&'a self, newer: &Fields<'a>) -> Fields<'a> {
         let mut fields: Fields<'a> = self

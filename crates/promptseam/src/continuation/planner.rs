@@ -689,12 +689,12 @@ impl Planner {
         options: &PlanOptions<'_>,
         now: Now,
     ) -> Result<Option<Arc<Environment>>> {
-        let spelling = Environment::spelling(&fields, identity);
         if let Some(base) = base
-            && base.environment.spelling == spelling
+            && base.environment.is_spelled(&fields, identity)
         {
             return Ok(Some(Arc::clone(&base.environment)));
         }
+        let spelling = Environment::spelling(&fields, identity);
         if let Some(known) = self.environments().get(&spelling).and_then(Weak::upgrade) {
             return Ok(Some(known));
         }

@@ -12,12 +12,12 @@ use promptseam::{
     template::Now,
     tokenizer::EngineKind,
 };
-use promptseam_fixtures::{GoldenLine, Rng, TEMPLATE_FAMILIES, golden, model_folder};
+use promptseam_fixtures::{FAMILIES, GoldenLine, Rng, golden, model_folder};
 
 fn model(family: &str) -> &'static Model {
     static MODELS: OnceLock<HashMap<&'static str, Model>> = OnceLock::new();
     &MODELS.get_or_init(|| {
-        TEMPLATE_FAMILIES
+        FAMILIES
             .iter()
             .map(|family| {
                 let files = ModelFiles::locate(model_folder(family).to_str().unwrap()).unwrap();
@@ -103,10 +103,15 @@ fn mistral_renders_as_vllm() {
     check_family("mistral");
 }
 
+#[test]
+fn gpt_oss_renders_as_vllm() {
+    check_family("gpt-oss");
+}
+
 /// Edits of a request's text: whatever changes, the aligned render is the full one.
 #[test]
 fn an_aligned_render_equals_the_full_one_after_any_edit() {
-    const INSERTED: [&str; 8] = [
+    const INSERTED: [&str; 11] = [
         "x",
         " ",
         "\\n",
@@ -115,11 +120,14 @@ fn an_aligned_render_equals_the_full_one_after_any_edit() {
         "</s>",
         "\u{65e5}\u{672c}",
         "[/INST]",
+        "<|end|>",
+        "\u{f0000}",
+        "\u{f0000}s",
     ];
     let mut rng = Rng::new(7);
     let mut reused = 0_usize;
     let mut edits = 0;
-    for family in TEMPLATE_FAMILIES {
+    for family in FAMILIES {
         let lines = lines(family);
         for _ in 0..100 {
             let line = rng.pick(&lines);

@@ -102,14 +102,7 @@ const BILLING_HEADER: &str = "x-anthropic-billing-header";
 
 impl Message {
     pub(super) fn parse(at: usize, message: &Json<'_>) -> Result<Self> {
-        let object = message
-            .as_object()
-            .ok_or_else(|| invalid(&format!("messages[{at}]"), "must be an object"))?;
-        let role = object
-            .get("role")
-            .and_then(Json::as_str)
-            .ok_or_else(|| invalid(&format!("messages[{at}].role"), "must be a string"))?;
-        Source { at, object, role }.read()
+        Source::new(at, message)?.read()
     }
 
     /// The message as a template gets it.
@@ -214,14 +207,25 @@ fn text_part(text: Data, extra: &[(Key, Data)]) -> Data {
 }
 
 /// A message as it came.
-struct Source<'m, 'a> {
-    at: usize,
+pub(super) struct Source<'m, 'a> {
+    pub(super) at: usize,
     object: &'m Object<'a>,
-    role: &'m str,
+    pub(super) role: &'m str,
 }
 
 impl<'m, 'a> Source<'m, 'a> {
-    fn get(&self, field: &str) -> Option<&'m Json<'a>> {
+    pub(super) fn new(at: usize, message: &'m Json<'a>) -> Result<Self> {
+        let object = message
+            .as_object()
+            .ok_or_else(|| invalid(&format!("messages[{at}]"), "must be an object"))?;
+        let role = object
+            .get("role")
+            .and_then(Json::as_str)
+            .ok_or_else(|| invalid(&format!("messages[{at}].role"), "must be a string"))?;
+        Ok(Self { at, object, role })
+    }
+
+    pub(super) fn get(&self, field: &str) -> Option<&'m Json<'a>> {
         self.object.get(field)
     }
 
@@ -231,14 +235,7 @@ impl<'m, 'a> Source<'m, 'a> {
 
     fn read(&self) -> Result<Message> {
         let calls = self.tool_calls()?;
-        let general = self.general(calls);
-        let openai = self.openai(calls);
-        let general_wins = match (&general, &openai) {
-            (Ok(general), Ok(openai)) => general > openai,
-            (Ok(_), Err(_)) => true,
-            (Err(_), Ok(_)) => false,
-            (Err(misfit), Err(_)) => return Err(self.unfit(*misfit)),
-        };
+        let general_wins = self.general_wins(calls)?;
         let assistant = self.role == "assistant";
         Ok(Message {
             role: shared_role(self.role),
@@ -264,19 +261,29 @@ impl<'m, 'a> Source<'m, 'a> {
         })
     }
 
+    /// Whether the catch-all type wins over OpenAI's for the role.
+    pub(super) fn general_wins(&self, calls: Option<&[Json<'a>]>) -> Result<bool> {
+        match (self.general(calls), self.openai(calls)) {
+            (Ok(general), Ok(openai)) => Ok(general > openai),
+            (Ok(_), Err(())) => Ok(true),
+            (Err(_), Ok(_)) => Ok(false),
+            (Err(misfit), Err(())) => Err(self.unfit(misfit)),
+        }
+    }
+
     fn text(&self, field: &str) -> Option<Data> {
         self.get(field).and_then(Json::as_str).map(Data::str)
     }
 
     /// The reasoning under its new or its old name.
-    fn reasoning(&self) -> Option<&'m Json<'a>> {
+    pub(super) fn reasoning(&self) -> Option<&'m Json<'a>> {
         let given = |field| self.get(field).filter(|value| !value.is_null());
         given("reasoning").or_else(|| given("reasoning_content"))
     }
 
     /// The calls as a list. vLLM makes lists of other things that Python can
     /// iterate; their items are strings, so no valid calls.
-    fn tool_calls(&self) -> Result<Option<&'m [Json<'a>]>> {
+    pub(super) fn tool_calls(&self) -> Result<Option<&'m [Json<'a>]>> {
         const NO_CALLS: &[Json<'_>] = &[Json::Null];
         match self.get("tool_calls") {
             None | Some(Json::Null) => Ok(None),
@@ -467,7 +474,7 @@ impl<'m, 'a> Source<'m, 'a> {
     }
 
     /// Whether the type of this role allows `part`.
-    fn role_allows(&self, part: &Json<'_>) -> bool {
+    pub(super) fn role_allows(&self, part: &Json<'_>) -> bool {
         let Some(object) = part.as_object() else {
             return false;
         };

@@ -1,12 +1,14 @@
-//! Messages as vLLM prepares them for a template, kept apart from rendering.
+//! Messages as vLLM prepares them for a template or for Harmony, kept apart from
+//! rendering.
 
 use std::sync::Arc;
 
 use super::{
     data::{Data, Map},
     message::ContentFormat,
-    request::{Arguments, ChatRequest},
+    request::{Arguments, ChatRequest, Messages},
 };
+use crate::error::{Error, ErrorKind, Result};
 
 /// Prepared messages and the arguments they are rendered with.
 ///
@@ -21,9 +23,18 @@ pub struct Prepared {
 impl Prepared {
     /// Prepares `request` for a template that wants `format` and that knows the
     /// developer role or not. O(messages).
-    pub(super) fn new(request: &ChatRequest, format: ContentFormat, developer: bool) -> Self {
-        let messages = request
-            .messages
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a request that was read for Harmony.
+    pub(super) fn for_template(
+        request: &ChatRequest,
+        format: ContentFormat,
+        developer: bool,
+    ) -> Result<Self> {
+        let Messages::Template(messages) = &request.messages else {
+            return Err(other_dialect());
+        };
+        let messages = messages
             .iter()
             .map(|message| Arc::new(message.prepare(format)));
         let mut messages: Vec<_> = messages.collect();
@@ -35,10 +46,25 @@ impl Prepared {
             }
             messages = merge_system(messages);
         }
-        Self {
+        Ok(Self {
             messages,
             arguments: request.arguments.clone(),
-        }
+        })
+    }
+
+    /// Prepares `request` for Harmony, whose messages are read in that form.
+    /// O(messages).
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a request that was read for a chat template.
+    pub(super) fn for_harmony(request: &ChatRequest) -> Result<Self> {
+        let Messages::Harmony(messages) = &request.messages else {
+            return Err(other_dialect());
+        };
+        Ok(Self {
+            messages: messages.clone(),
+            arguments: request.arguments.clone(),
+        })
     }
 
     /// The messages, in the form the template gets them.
@@ -98,6 +124,13 @@ impl Prepared {
     pub(super) fn shared_arguments(&self) -> Arc<Arguments> {
         self.arguments.clone()
     }
+}
+
+fn other_dialect() -> Error {
+    Error::new(
+        ErrorKind::InvalidArgument,
+        "The request was read for another kind of model; read it with this model's renderer.",
+    )
 }
 
 fn role(message: &Map) -> &str {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     data::{Data, Key, Map},
-    invalid, lax_bool,
+    harmony, invalid, lax_bool,
     message::Message,
     tools,
 };
@@ -20,12 +20,29 @@ use crate::{
 /// (`ChatCompletionRequest` and its merging of template arguments).
 #[derive(Clone, Debug)]
 pub struct ChatRequest {
-    pub(super) messages: Vec<Message>,
+    pub(super) messages: Messages,
     pub(super) arguments: Arc<Arguments>,
     tool_choice: ToolChoice,
     add_special_tokens: bool,
     truncates: bool,
     brings_token_ids: bool,
+}
+
+/// Which way of vLLM's a request is read for. They accept different messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// The way to a chat template.
+    #[default]
+    Template,
+    /// The way to Harmony (gpt-oss).
+    Harmony,
+}
+
+/// A request's messages, read in one dialect.
+#[derive(Clone, Debug)]
+pub(super) enum Messages {
+    Template(Vec<Message>),
+    Harmony(Vec<Arc<Map>>),
 }
 
 /// What a template gets besides the messages.
@@ -76,15 +93,24 @@ const GLOBALS: [&str; 6] = ["range", "dict", "lipsum", "cycler", "joiner", "name
 const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 
 impl ChatRequest {
-    /// Reads a request body. O(n).
+    /// Reads a request body for a chat template. O(n).
     ///
     /// # Errors
     /// `InvalidJson` and `InvalidUnicode` as [`json::parse`]; `InvalidRequest`,
     /// naming the path, where vLLM would refuse; `UnsupportedContent` for
     /// images, audio, video and files.
     pub fn parse(body: &[u8]) -> Result<Self> {
+        Self::parse_as(body, Dialect::Template)
+    }
+
+    /// Reads a request body in a dialect, that of the
+    /// [`Renderer`](super::Renderer) it is for. O(n).
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_as(body: &[u8], dialect: Dialect) -> Result<Self> {
         match json::parse(body)? {
-            Json::Object(object) => Self::from_object(&object),
+            Json::Object(object) => Self::from_object(&object, dialect),
             _ => Err(Error::new(
                 ErrorKind::InvalidRequest,
                 "a chat request is a JSON object",
@@ -96,28 +122,37 @@ impl ChatRequest {
     ///
     /// # Errors
     /// As [`Self::parse`].
-    pub fn from_object(body: &Object<'_>) -> Result<Self> {
+    pub fn from_object(body: &Object<'_>, dialect: Dialect) -> Result<Self> {
         let messages = match body.get("messages") {
             Some(Json::Array(items)) => items,
             Some(_) => return Err(invalid("messages", "must be a list")),
             None => return Err(invalid("messages", "is missing")),
         };
-        if messages.is_empty() {
-            return Err(invalid("messages", "must not be empty"));
-        }
         let tool_choice = tool_choice(body)?;
         let tools = match body.get("tools") {
             None | Some(Json::Null) => None,
             Some(Json::Array(items)) => Some(tools::request_tools(items)?),
             Some(_) => return Err(invalid("tools", "must be a list")),
         };
+        let numbered = messages.iter().enumerate();
+        let (messages, arguments) = match dialect {
+            Dialect::Template => {
+                if messages.is_empty() {
+                    return Err(invalid("messages", "must not be empty"));
+                }
+                let messages = numbered.map(|(at, message)| Message::parse(at, message));
+                let messages = Messages::Template(messages.collect::<Result<_>>()?);
+                (messages, arguments(body, tools)?)
+            }
+            Dialect::Harmony => {
+                let messages = numbered.map(|(at, message)| harmony::read(at, message));
+                let messages = Messages::Harmony(messages.collect::<Result<_>>()?);
+                (messages, harmony::arguments(body, tools)?)
+            }
+        };
         Ok(Self {
-            messages: messages
-                .iter()
-                .enumerate()
-                .map(|(at, message)| Message::parse(at, message))
-                .collect::<Result<_>>()?,
-            arguments: Arc::new(arguments(body, tools)?),
+            messages,
+            arguments: Arc::new(arguments),
             tool_choice,
             add_special_tokens: flag(body, "add_special_tokens", false)?,
             truncates: set(body, "truncate_prompt_tokens"),
@@ -130,7 +165,10 @@ impl ChatRequest {
 
     /// How many messages there are.
     pub fn message_count(&self) -> usize {
-        self.messages.len()
+        match &self.messages {
+            Messages::Template(messages) => messages.len(),
+            Messages::Harmony(messages) => messages.len(),
+        }
     }
 
     /// Whether the template gets tools, which is what selects a `tool_use`
@@ -167,7 +205,7 @@ fn set(body: &Object<'_>, name: &str) -> bool {
     body.get(name).is_some_and(|value| !value.is_null())
 }
 
-fn flag(body: &Object<'_>, name: &'static str, default: bool) -> Result<bool> {
+pub(super) fn flag(body: &Object<'_>, name: &'static str, default: bool) -> Result<bool> {
     match body.get(name) {
         None => Ok(default),
         Some(value) => lax_bool(value).ok_or_else(|| invalid(name, "must be true or false")),
@@ -323,7 +361,7 @@ fn template_argument(
     Ok(())
 }
 
-fn documents(value: &Json<'_>) -> Result<Data> {
+pub(super) fn documents(value: &Json<'_>) -> Result<Data> {
     let is_text = |value: &Json<'_>| value.as_str().is_some();
     match value.as_array() {
         Some(items)

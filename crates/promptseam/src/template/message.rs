@@ -553,10 +553,36 @@ fn part_fields(part: &Json<'_>) -> Option<usize> {
         Json::Object(object) => {
             let uuid = object.get("uuid");
             let loose = uuid.is_some_and(|uuid| uuid.is_null() || uuid.as_str().is_some());
-            Some(typed_fields(object).unwrap_or(0).max(usize::from(loose)))
+            let fields = typed_fields(object).unwrap_or(0).max(usize::from(loose));
+            Some(fields.max(media_fields(object)))
         }
         _ => None,
     }
+}
+
+/// As [`part_fields`], for the types of media: image, audio, video, file.
+fn media_fields(object: &Object<'_>) -> usize {
+    let set = |field| usize::from(object.contains_key(field));
+    let kind = object
+        .get("type")
+        .and_then(Json::as_str)
+        .unwrap_or_default();
+    let inner = object.get(kind).and_then(Json::as_object);
+    let text =
+        |field| inner.is_some_and(|inner| inner.get(field).is_some_and(|v| v.as_str().is_some()));
+    let typed = match kind {
+        "image_url" | "audio_url" | "video_url" if text("url") => 3,
+        "input_audio" if text("data") && text("format") => 4,
+        "file" if inner.is_some() => 2,
+        "image_embeds" | "audio_embeds" | "video_embeds" => 1 + set(kind),
+        "prompt_embeds" => 1 + set("data"),
+        _ => 0,
+    };
+    let address = |value: &Json<'_>| value.is_null() || value.as_str().is_some();
+    let untyped = ["image_url", "audio_url", "video_url"]
+        .into_iter()
+        .any(|field| object.get(field).is_some_and(address));
+    typed.max(usize::from(untyped))
 }
 
 /// As [`part_fields`], for the types that ask for something.

@@ -162,8 +162,8 @@ fn push<'a>(text: &mut Cow<'a, str>, more: &'a str) {
 
 fn find_mark(text: &str) -> Option<usize> {
     let mut from = 0;
-    // The first byte of `MARK` begins all characters of planes 15 and 16's
-    // lower part, so it alone is rare already.
+    // Its first byte begins the characters of planes 12 to 15, of which hardly
+    // any is in use.
     while let Some(at) = memchr::memchr(MARK.as_bytes()[0], &text.as_bytes()[from..]) {
         let at = from + at;
         if text.as_bytes()[at..].starts_with(MARK.as_bytes()) {

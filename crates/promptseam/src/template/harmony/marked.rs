@@ -2,8 +2,8 @@
 //!
 //! Harmony encodes content as plain text, also where it spells a special token,
 //! so a rendered prompt is no longer one text that a tokenizer could read. Here
-//! it is one again: a special token is written as [`MARK`] and a letter, a cut
-//! between texts that are encoded apart as `MARK` and `|`, and a `MARK` in
+//! it is one again: a special token is written as U+F0000 and a letter, a cut
+//! between texts that are encoded apart as U+F0000 and `|`, and a U+F0000 in
 //! content as two.
 
 use std::borrow::Cow;

@@ -49,7 +49,7 @@ fn push_type(out: &mut String, schema: &Data, indent: &mut String) -> Result<()>
         for variant in variants {
             push(out, &["\n", indent, " | "]);
             push_variant(out, variant, indent)?;
-            let default = default_of(variant, Quotes::UnlessOddEnum);
+            let default = default_of(variant, BesideEnum::Json);
             push_trailing(out, text(variant, "description"), default);
         }
         return Ok(());
@@ -139,7 +139,7 @@ fn push_property(
     push(out, &[indent, name, mark, ": "]);
     indented(indent, 4, |indent| push_nullable(out, property, indent))?;
     out.push(',');
-    if let (false, Some(default)) = (has_one_of, default_of(property, Quotes::UnlessEnum)) {
+    if let (false, Some(default)) = (has_one_of, default_of(property, BesideEnum::Bare)) {
         push(out, &[" // default: ", &default]);
     }
     out.push('\n');
@@ -173,7 +173,7 @@ fn push_alternatives(
     if let Some(description) = above {
         push(out, &[indent, "// ", description, "\n"]);
     }
-    if let Some(default) = default_of(property, Quotes::UnlessEnum) {
+    if let Some(default) = default_of(property, BesideEnum::Bare) {
         push(out, &[indent, "// default: ", &default, "\n"]);
     }
     push(out, &[indent, name[0], name[1], ":\n"]);
@@ -183,7 +183,7 @@ fn push_alternatives(
         let hidden = index == 0 && above.is_some();
         let shown =
             text(variant, "description").filter(|text| !hidden && description != Some(text));
-        push_trailing(out, shown, default_of(variant, Quotes::UnlessEnum));
+        push_trailing(out, shown, default_of(variant, BesideEnum::Bare));
         out.push('\n');
     }
     push(out, &[indent, ",\n"]);
@@ -213,22 +213,20 @@ fn push_trailing(out: &mut String, description: Option<&str>, default: Option<St
     }
 }
 
-/// How the default of a schema with an enum is quoted, if it is a string;
-/// without one it is put between quotes as it is.
+/// How a default that is a string is spelled where the schema has an enum;
+/// where it has none, it stands between quotes, nothing escaped.
 #[derive(Clone, Copy, PartialEq)]
-enum Quotes {
-    /// Not at all.
-    UnlessEnum,
-    /// As JSON.
-    UnlessOddEnum,
+enum BesideEnum {
+    Bare,
+    Json,
 }
 
-fn default_of(schema: &Data, quotes: Quotes) -> Option<String> {
+fn default_of(schema: &Data, beside_enum: BesideEnum) -> Option<String> {
     let default = get(schema, "default")?;
     let has_enum = list(schema, "enum").is_some_and(|values| !values.is_empty());
-    Some(match (default, quotes) {
+    Some(match (default, beside_enum) {
         (Data::Str(text), _) if !has_enum => format!("\"{text}\""),
-        (Data::Str(text), Quotes::UnlessEnum) => text.to_string(),
+        (Data::Str(text), BesideEnum::Bare) => text.to_string(),
         _ => {
             let mut json = String::new();
             number::push_json(&mut json, default);

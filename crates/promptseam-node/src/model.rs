@@ -246,7 +246,7 @@ impl NativeModel {
                 id_limit: tokenizer.id_limit(),
                 max_model_length: model.max_model_length().map(|length| length as u32),
                 stop_token_ids: model.stop_token_ids().to_vec(),
-                has_chat_template: model.templates().is_ok(),
+                has_chat_template: model.renderer().is_ok(),
                 boundaries: tokenizer
                     .boundaries()
                     .tokens

@@ -12,12 +12,12 @@ use promptseam::{
     template::Now,
     tokenizer::EngineKind,
 };
-use promptseam_fixtures::{GoldenLine, Rng, TEMPLATE_FAMILIES, golden, model_folder};
+use promptseam_fixtures::{FAMILIES, GoldenLine, Rng, golden, model_folder};
 
 fn model(family: &str) -> &'static Model {
     static MODELS: OnceLock<HashMap<&'static str, Model>> = OnceLock::new();
     &MODELS.get_or_init(|| {
-        TEMPLATE_FAMILIES
+        FAMILIES
             .iter()
             .map(|family| {
                 let files = ModelFiles::locate(model_folder(family).to_str().unwrap()).unwrap();
@@ -103,10 +103,38 @@ fn mistral_renders_as_vllm() {
     check_family("mistral");
 }
 
+#[test]
+fn gpt_oss_renders_as_vllm() {
+    check_family("gpt-oss");
+}
+
+#[test]
+fn a_gpt_oss_has_no_use_for_a_chat_template() {
+    let files = ModelFiles::locate(model_folder("gpt-oss").to_str().unwrap()).unwrap();
+    let options = LoadOptions {
+        chat_template: Some("{{ unclosed".to_owned()),
+        ..LoadOptions::default()
+    };
+    let model = Model::load(&files, &options).unwrap();
+    let body = br#"{"messages": [{"role": "user", "content": "<|end|>\udb80\udc00"}]}"#;
+    let noon = Now::from_unix_millis(1_795_262_400_000, 0);
+    let text = model.render_text(body, noon, &Cancel::default()).unwrap();
+    assert!(text.ends_with("<|start|>user<|message|><|end|>\u{f0000}<|end|><|start|>assistant"));
+    let options = RenderOptions {
+        now: noon,
+        previous: None,
+    };
+    let prompt = model.render(body, options, &Cancel::default()).unwrap();
+    let decoded = model.tokenizer().decode(&prompt.to_vec(), false).unwrap();
+    assert_eq!(decoded, text);
+    let ends = prompt.to_vec().iter().filter(|id| **id == 200_007).count();
+    assert_eq!(ends, 2, "the one in the content is no token");
+}
+
 /// Edits of a request's text: whatever changes, the aligned render is the full one.
 #[test]
 fn an_aligned_render_equals_the_full_one_after_any_edit() {
-    const INSERTED: [&str; 8] = [
+    const INSERTED: [&str; 11] = [
         "x",
         " ",
         "\\n",
@@ -115,11 +143,14 @@ fn an_aligned_render_equals_the_full_one_after_any_edit() {
         "</s>",
         "\u{65e5}\u{672c}",
         "[/INST]",
+        "<|end|>",
+        "\u{f0000}",
+        "\u{f0000}s",
     ];
     let mut rng = Rng::new(7);
     let mut reused = 0_usize;
     let mut edits = 0;
-    for family in TEMPLATE_FAMILIES {
+    for family in FAMILIES {
         let lines = lines(family);
         for _ in 0..100 {
             let line = rng.pick(&lines);

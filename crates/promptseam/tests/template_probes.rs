@@ -15,7 +15,7 @@ fn render(template: &str, context: &Json<'_>) -> promptseam::error::Result<Strin
     let request = ChatRequest::parse(body.as_bytes())?;
     let template = ChatTemplate::new(template, &SpecialTokens::default())?;
     let now = Now::from_unix_millis(1_707_102_429_045, 0);
-    template.render(&template.prepare(&request), now)
+    template.render(&template.prepare(&request)?, now)
 }
 
 /// Every probe agrees with Jinja2, except those listed as known to differ; and

@@ -229,7 +229,7 @@ impl Table {
             if held == wanted || started.elapsed() > TIME_BOX {
                 break;
             }
-            let probe = probes::probe(class, seed, literals)?;
+            let probe = probes::probe(class, seed, literals, model.dialect())?;
             let mut whole = probe.before.clone();
             whole.extend(probe.after.iter().cloned());
             let sent = self.render(model, probe.before, now);
@@ -253,7 +253,7 @@ impl Table {
     }
 
     fn stand_in(&self, model: &Model, class: &Class, now: Now) -> Result<Option<StandIn>> {
-        let messages = probes::stand_in(class)?;
+        let messages = probes::stand_in(class, model.dialect())?;
         let sent = self.render(model, messages.clone(), now)?;
         let repeated = &sent[..self.repeated(&sent)];
         let Some((_, between)) = repeated.split_once(&**MARKER) else {
@@ -333,8 +333,8 @@ fn unrepeated(model: &Model, head: &ChatRequest, now: Now) -> Result<String> {
     let mut repeated: Option<(usize, String)> = None;
     // Answers can begin as the generation prompt goes on: the shortest counts.
     for seed in 1..=4 {
-        let probe = probes::probe(&class, seed, literals)?;
-        let before = probes::stand_in(&class)?;
+        let probe = probes::probe(&class, seed, literals, model.dialect())?;
+        let before = probes::stand_in(&class, model.dialect())?;
         let whole = [before.as_slice(), &probe.after].concat();
         let open = |generation: bool| {
             let head = head.with_messages(before.clone());

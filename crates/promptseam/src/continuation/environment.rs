@@ -8,7 +8,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     json::{self, Object, Style},
     model::Model,
-    template::{ChatRequest, Data, Map, Now},
+    template::{ChatRequest, Data, Dialect, Map, Now},
 };
 
 /// The members of a request that can change its prompt, but for the messages.
@@ -86,10 +86,10 @@ impl Environment {
         for (name, raw) in fields {
             members.push((name.clone(), json::parse_str(raw)?));
         }
-        let head = ChatRequest::head(&Object::new(members))?;
+        let head = ChatRequest::head(&Object::new(members), model.dialect())?;
         let [arguments, tools, reasoning] = argument_digests(&head);
         let template = model
-            .template_digest(&head)
+            .renderer_digest(&head)
             .map_or([0; 16], |digest| digest_of(&[&digest]));
         let digests = [
             digest_of(&[identity.model.as_bytes(), identity.served.as_bytes()]),
@@ -212,9 +212,14 @@ impl Environment {
 /// # Errors
 /// `UnsupportedContent`.
 pub(crate) fn check_renderable(head: &ChatRequest) -> Result<()> {
+    // vLLM looks at neither for Harmony.
+    let tokenizes = head.dialect() == Dialect::Template;
     let refused = [
-        (head.truncates_prompt(), "truncate_prompt_tokens"),
-        (head.add_special_tokens(), "add_special_tokens"),
+        (
+            tokenizes && head.truncates_prompt(),
+            "truncate_prompt_tokens",
+        ),
+        (tokenizes && head.add_special_tokens(), "add_special_tokens"),
         (
             head.brings_token_ids(),
             "kv_transfer_params.prompt_token_ids",

@@ -9,7 +9,7 @@ use super::{
     environment::Environment,
     history::{History, HistoryDigest},
     outcome::{Field, Outcome, Reason, Rung},
-    planner::Planner,
+    planner::{Planner, parse_messages},
 };
 use crate::{
     cancel::Cancel,
@@ -213,11 +213,7 @@ impl Plan {
 
     fn full_state(&self, planner: &Planner, cancel: &Cancel) -> Result<State> {
         let messages = self.history.messages();
-        let messages = messages
-            .iter()
-            .enumerate()
-            .map(|(at, raw)| Message::parse(at, &json::parse_at(raw, 0, 2)?));
-        let messages = messages.collect::<Result<_>>()?;
+        let messages = parse_messages(&messages, 0, planner.model().dialect())?;
         let request = self.environment.head.with_messages(messages);
         planner.render_state(&request, &self.environment.table, self.now, None, cancel)
     }
@@ -227,7 +223,8 @@ impl Plan {
     /// # Errors
     /// `InvalidRequest` where the answer is not an assistant's message.
     pub fn commit(&self, answer: Answer) -> Result<Artifact> {
-        Message::parse_answer(&json::parse_str(&answer.message)?)?;
+        let dialect = self.environment.head.dialect();
+        Message::parse_answer(&json::parse_str(&answer.message)?, dialect)?;
         let parent = self.base.as_ref();
         let appended = match parent {
             Some(base) if Arc::ptr_eq(&base.history, &self.history) => 0,

@@ -24,7 +24,7 @@ use crate::{
     json,
     model::Model,
     prompt::{BoundaryRow, Growth, Prompt},
-    template::{ChatRequest, Message, Now, Role, Shape},
+    template::{ChatRequest, Dialect, Message, Now, Role, Shape},
 };
 
 /// Environments whose templates are remembered at once.
@@ -252,7 +252,7 @@ impl Planner {
             return Ok(None);
         }
         if draft.options.restore_reasoning {
-            restore_reasoning(&mut draft)?;
+            restore_reasoning(&mut draft, self.model.dialect());
         }
         if let Some(reason) = draft.options.declined {
             return Ok(Some(self.messages_plan(&draft, reason)));
@@ -303,7 +303,7 @@ impl Planner {
     /// The lower rungs: the whole text rendered.
     fn rendered_plan(&self, draft: &Draft<'_>, reason: Reason, cancel: &Cancel) -> Result<Plan> {
         let all = all_messages(draft);
-        let messages = parse_messages(&all, 0);
+        let messages = parse_messages(&all, 0, self.model.dialect());
         let rendered = messages.and_then(|messages| {
             environment::check_renderable(&draft.environment.head)?;
             let previous = previous_of(draft);
@@ -454,7 +454,8 @@ impl Planner {
                 messages: Vec::new(),
             }));
         }
-        let messages = match parse_messages(&draft.new, base.history.count()) {
+        let messages = match parse_messages(&draft.new, base.history.count(), self.model.dialect())
+        {
             Ok(messages) => messages,
             // The rungs below say what becomes of it.
             Err(_) => return because(Reason::UncertifiedTemplate),
@@ -565,7 +566,9 @@ impl Planner {
                     let form = self.close_of(draft, sewn)?.map(|close| &rest[..close]);
                     let text = self.model.tokenizer().decode(&seen, false).ok();
                     match (form, text) {
-                        (Some(form), Some(text)) if form == text => Drift::Drifted,
+                        (Some(form), Some(text)) if self.model.unmarked(form) == text => {
+                            Drift::Drifted
+                        }
                         _ => Drift::Rewritten,
                     }
                 }
@@ -592,7 +595,7 @@ impl Planner {
         let ids = base.answer.sampled.as_deref()?;
         let given = messages.first()?;
         if draft.new.first() != Some(&&*base.answer.message) {
-            let known = parse_messages(&[&*base.answer.message], 0).ok()?;
+            let known = parse_messages(&[&*base.answer.message], 0, self.model.dialect()).ok()?;
             if !given.says_the_same(known.first()?) {
                 return None;
             }
@@ -609,7 +612,7 @@ impl Planner {
         let Some(answer) = other.first_mut() else {
             return Ok(None);
         };
-        *answer = sampled::otherwise(answer)?;
+        *answer = sampled::otherwise(answer, self.model.dialect())?;
         let head = &draft.environment.head;
         let suffix = sewn.stand_in.suffix(&self.model, head, &other, draft.now)?;
         Ok(suffix.and_then(|other| {
@@ -621,8 +624,9 @@ impl Planner {
 
     fn encoded_length(&self, text: &str, cancel: &Cancel) -> Result<usize> {
         let mut ids = Vec::new();
-        let tokenizer = self.model.tokenizer();
-        tokenizer.encode_pieces(text, true, &mut ids, |_| (), || cancel.check())?;
+        let check = || cancel.check();
+        self.model
+            .encode_rendered(text, true, &mut ids, |_| (), check)?;
         Ok(ids.len())
     }
 
@@ -640,7 +644,7 @@ impl Planner {
                     traits.with(&Shape::of(message, literals))
                 });
                 let calls = messages.iter().flat_map(|message| {
-                    let names = message.call_names();
+                    let names = message.call_names().into_iter();
                     names.map(|(id, name)| (short_hash(id), short_hash(name)))
                 });
                 let calls = calls.collect();
@@ -652,7 +656,7 @@ impl Planner {
 
     /// The last rung: the server renders. The history is kept all the same.
     fn messages_plan(&self, draft: &Draft<'_>, reason: Reason) -> Plan {
-        let history = match parse_messages(&draft.new, 0) {
+        let history = match parse_messages(&draft.new, 0, self.model.dialect()) {
             Ok(messages) => self.history(draft, &messages),
             Err(_) => {
                 let odd = Traits {
@@ -796,8 +800,18 @@ fn all_messages<'a>(draft: &'a Draft<'_>) -> Vec<&'a str> {
     all
 }
 
-fn parse_messages(messages: &[&str], first: usize) -> Result<Vec<Message>> {
-    let parse = |(at, raw): (usize, &&str)| Message::parse(first + at, &json::parse_at(raw, 0, 2)?);
+/// Reads messages, the first of which is the `first`th of its request.
+///
+/// # Errors
+/// As [`ChatRequest::parse`].
+pub(crate) fn parse_messages(
+    messages: &[&str],
+    first: usize,
+    dialect: Dialect,
+) -> Result<Vec<Message>> {
+    let parse = |(at, raw): (usize, &&str)| {
+        Message::parse(first + at, &json::parse_at(raw, 0, 2)?, dialect)
+    };
     messages.iter().enumerate().map(parse).collect()
 }
 
@@ -824,23 +838,22 @@ fn check_calls(history: &History, messages: &[Message]) -> Result<(), Reason> {
 
 /// Where the answer that the client gives back lacks the reasoning that it had,
 /// inside a tool loop, the stored answer takes its place.
-fn restore_reasoning(draft: &mut Draft<'_>) -> Result<()> {
+fn restore_reasoning(draft: &mut Draft<'_>, dialect: Dialect) {
     let Some(base) = draft.base else {
-        return Ok(());
+        return;
     };
     let [given, next, ..] = draft.new.as_slice() else {
-        return Ok(());
+        return;
     };
-    let Ok(read) = parse_messages(&[given, next, &base.answer.message], 0) else {
-        return Ok(());
+    let Ok(read) = parse_messages(&[given, next, &base.answer.message], 1, dialect) else {
+        return;
     };
     let [given, next, known] = read.as_slice() else {
-        return Ok(());
+        return;
     };
     let (given_shape, next_shape) = (given.bare_shape(), next.bare_shape());
     let lacks = given_shape.calls > 0 && !given_shape.reasoning && known.bare_shape().reasoning;
     if lacks && next_shape.role == Role::Tool && given.says_the_same(known) {
         draft.new[0] = &base.answer.message;
     }
-    Ok(())
 }

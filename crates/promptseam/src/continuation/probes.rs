@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::Result,
     json::{Json, Style, dumps, parse_str},
-    template::{Found, Literals, Message, Place, Role, Shape},
+    template::{Dialect, Found, Literals, Message, Place, Role, Shape},
 };
 
 /// Content that templates treat in ways of their own: white space at the ends,
@@ -54,10 +54,16 @@ pub(crate) struct Probe {
 ///
 /// # Errors
 /// None that a conversation of a class can bring about.
-pub(crate) fn probe(class: &Class, seed: u64, literals: &Literals) -> Result<Probe> {
+pub(crate) fn probe(
+    class: &Class,
+    seed: u64,
+    literals: &Literals,
+    dialect: Dialect,
+) -> Result<Probe> {
     let mut writer = Writer {
         random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
         literals,
+        dialect,
         found: class.literals,
         in_history: true,
         messages: Vec::new(),
@@ -80,7 +86,7 @@ pub(crate) fn probe(class: &Class, seed: u64, literals: &Literals) -> Result<Pro
 ///
 /// # Errors
 /// As [`probe`].
-pub(crate) fn stand_in(class: &Class) -> Result<Vec<Message>> {
+pub(crate) fn stand_in(class: &Class, dialect: Dialect) -> Result<Vec<Message>> {
     let mut json = Vec::new();
     match class.head {
         Head::None => {}
@@ -102,7 +108,7 @@ pub(crate) fn stand_in(class: &Class) -> Result<Vec<Message>> {
     }
     let messages = json.iter().enumerate();
     messages
-        .map(|(at, text)| Message::parse(at, &parse_str(text)?))
+        .map(|(at, text)| Message::parse(at, &parse_str(text)?, dialect))
         .collect()
 }
 
@@ -144,6 +150,7 @@ impl Random {
 struct Writer<'a> {
     random: Random,
     literals: &'a Literals,
+    dialect: Dialect,
     /// What may stand in the history's messages, by role.
     found: [Found; 4],
     messages: Vec<Message>,
@@ -311,8 +318,10 @@ impl Writer<'_> {
     }
 
     fn push(&mut self, json: &str) -> Result<()> {
-        let at = self.messages.len();
-        self.messages.push(Message::parse(at, &parse_str(json)?)?);
+        // What follows the history is never first.
+        let at = self.messages.len() + usize::from(!self.in_history);
+        let message = Message::parse(at, &parse_str(json)?, self.dialect)?;
+        self.messages.push(message);
         Ok(())
     }
 }

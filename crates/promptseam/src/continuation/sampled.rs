@@ -1,6 +1,12 @@
 //! Sampled ids beside the history form of the message they were parsed to.
 
-use crate::{error::Result, json, model::Model, prompt::Prompt, template::Message};
+use crate::{
+    error::Result,
+    json,
+    model::Model,
+    prompt::Prompt,
+    template::{Dialect, Message},
+};
 
 /// The ids of `prompt` from `start` on, and `sampled`: what the model saw and
 /// wrote behind the seam.
@@ -27,7 +33,7 @@ pub(crate) fn is_prefix(ids: &[u32], prompt: &Prompt, start: usize) -> bool {
 ///
 /// # Errors
 /// None that a message can bring about.
-pub(crate) fn otherwise(answer: &Message) -> Result<Message> {
+pub(crate) fn otherwise(answer: &Message, dialect: Dialect) -> Result<Message> {
     let shape = answer.bare_shape();
     let content = if shape.content { "\"Other.\"" } else { "\"\"" };
     let reasoning = if shape.reasoning {
@@ -37,8 +43,9 @@ pub(crate) fn otherwise(answer: &Message) -> Result<Message> {
     };
     let calls: Vec<String> = answer
         .call_names()
+        .iter()
         .map(|(id, _)| {
-            let id = json::dumps(&json::Json::String(id.into()), &json::Style::default());
+            let id = json::dumps(&json::Json::String((*id).into()), &json::Style::default());
             format!(
                 r#"{{"id":{id},"type":"function","function":{{"name":"otherwise","arguments":"{{\"other\":\"else\"}}"}}}}"#
             )
@@ -49,7 +56,7 @@ pub(crate) fn otherwise(answer: &Message) -> Result<Message> {
         false => format!(r#","tool_calls":[{}]"#, calls.join(",")),
     };
     let text = format!(r#"{{"role":"assistant","content":{content}{reasoning}{calls}}}"#);
-    Message::parse(0, &json::parse_str(&text)?)
+    Message::parse(1, &json::parse_str(&text)?, dialect)
 }
 
 /// Where in `suffix` the token stands that closes the answer: the first one that

@@ -26,7 +26,19 @@ pub fn push_json_float(out: &mut String, value: f64) {
     }
 }
 
+/// Appends a finite float as Rust's serde_json 1.0.154 writes it: fixed
+/// notation for exponents from -5 to 15, otherwise like `1e-7` and `1e+16`.
+pub(crate) fn push_rust_float(out: &mut String, value: f64) {
+    push_shortest(out, value, -5, 1);
+}
+
 fn push_finite(out: &mut String, value: f64) {
+    push_shortest(out, value, -4, 2);
+}
+
+/// Appends the shortest digits, in fixed notation for exponents from `lowest`
+/// to 15, otherwise with an exponent of so many digits at least.
+fn push_shortest(out: &mut String, value: f64, lowest: i32, exponent_digits: usize) {
     // Of two shortest spellings equally near, Python and Ryu take the even one;
     // the standard library does not.
     let mut buffer = ryu::Buffer::new();
@@ -53,7 +65,7 @@ fn push_finite(out: &mut String, value: f64) {
         } else {
             write!(out, "{digits:0<point$}.0")
         };
-    } else if (-4..0).contains(&exponent) {
+    } else if (lowest..0).contains(&exponent) {
         let _ = write!(out, "0.{:0<1$}{digits}", "", (-exponent - 1) as usize);
     } else {
         let (first, rest) = digits.split_at(1);
@@ -61,7 +73,7 @@ fn push_finite(out: &mut String, value: f64) {
         let sign = if exponent < 0 { '-' } else { '+' };
         let _ = write!(
             out,
-            "{first}{point}{rest}e{sign}{:02}",
+            "{first}{point}{rest}e{sign}{:0exponent_digits$}",
             exponent.unsigned_abs()
         );
     }

@@ -18,6 +18,7 @@ mod tests;
 mod value;
 
 pub use dumps::{Encoder, Indent, Style, dumps};
+pub(crate) use float::push_rust_float;
 pub use float::{push_float_repr, push_json_float};
 pub use parse::{MAX_DEPTH, MAX_INTEGER_DIGITS, parse, parse_str};
 pub(crate) use parse::{is_over_limit, parse_at, text_of};

@@ -12,7 +12,7 @@ pub use render::RenderOptions;
 use crate::{
     error::{Error, ErrorKind, Result},
     json,
-    template::{SpecialTokens, TemplateSet},
+    template::{Harmony, Renderer, SpecialTokens, TemplateSet},
     tokenizer::{Tokenizer, TokenizerOptions},
 };
 
@@ -46,7 +46,7 @@ impl Default for LoadOptions {
 #[derive(Debug)]
 pub struct Model {
     tokenizer: Tokenizer,
-    templates: Option<TemplateSet>,
+    renderer: Option<Renderer>,
     stop_token_ids: Vec<u32>,
     max_model_length: Option<usize>,
     max_bytes: usize,
@@ -68,18 +68,6 @@ impl Model {
 
         let tokens = special_tokens(tokenizer_config.as_ref())?
             .or(special_tokens(files.read_special_tokens_map()?.as_ref())?);
-        let sources = match &options.chat_template {
-            Some(source) => vec![("default".to_owned(), source.clone())],
-            None => files.read_templates(tokenizer_config.as_ref())?,
-        };
-        let templates = match sources.as_slice() {
-            [] => None,
-            sources => Some(TemplateSet::from_sources(
-                sources.iter().map(|(name, source)| (&**name, &**source)),
-                &tokens,
-            )?),
-        };
-
         let text_config = config
             .as_ref()
             .map(|config| match config.get("text_config") {
@@ -100,6 +88,21 @@ impl Model {
             .or_else(|| ids_at(text_config, "eos_token_id"))
             .or_else(|| Some(vec![tokenizer.token_to_id(tokens.get("eos_token")?)?]))
             .unwrap_or_default();
+        // vLLM decides by the type alone: a chat template, the model's own or
+        // one that was given, is not looked at.
+        let is_harmony = config
+            .as_ref()
+            .is_some_and(|config| config.get("model_type") == Some(&"gpt_oss".into()));
+        let renderer = if is_harmony {
+            let harmony = Harmony::new(|literal| tokenizer.token_to_id(literal))?;
+            Some(Renderer::Harmony(harmony))
+        } else {
+            let sources = match &options.chat_template {
+                Some(source) => vec![("default".to_owned(), source.clone())],
+                None => files.read_templates(tokenizer_config.as_ref())?,
+            };
+            templates(&sources, &tokens)?.map(Renderer::Template)
+        };
         // Where the model has no config.json, the tokenizer's own limit; some
         // give an absurd one for "none".
         let of_tokenizer = || {
@@ -115,7 +118,7 @@ impl Model {
         });
         Ok(Self {
             tokenizer,
-            templates,
+            renderer,
             stop_token_ids,
             max_model_length,
             max_bytes: options.max_bytes,
@@ -127,12 +130,13 @@ impl Model {
         &self.tokenizer
     }
 
-    /// The chat templates.
+    /// What renders requests: Harmony for models of type `gpt_oss`, else the
+    /// chat templates.
     ///
     /// # Errors
     /// `TemplateMissing` if the model has none.
-    pub fn templates(&self) -> Result<&TemplateSet> {
-        self.templates.as_ref().ok_or_else(|| {
+    pub fn renderer(&self) -> Result<&Renderer> {
+        self.renderer.as_ref().ok_or_else(|| {
             Error::new(
                 ErrorKind::TemplateMissing,
                 "The model has no chat template: neither chat_template.jinja, chat_template.json \
@@ -168,6 +172,14 @@ impl Model {
         }
         Ok(())
     }
+}
+
+fn templates(sources: &[(String, String)], tokens: &SpecialTokens) -> Result<Option<TemplateSet>> {
+    if sources.is_empty() {
+        return Ok(None);
+    }
+    let sources = sources.iter().map(|(name, source)| (&**name, &**source));
+    TemplateSet::from_sources(sources, tokens).map(Some)
 }
 
 fn special_tokens(config: Option<&Value>) -> Result<SpecialTokens> {

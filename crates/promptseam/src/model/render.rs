@@ -1,13 +1,17 @@
 //! From a request body to the prompt that the server would make of it.
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use super::Model;
 use crate::{
     cancel::Cancel,
     error::{Error, ErrorKind, Result},
     prompt::{BoundaryRow, Growth, Prompt},
-    template::{ChatRequest, Literals, Now},
+    template::{
+        ChatRequest, Dialect, Literals, Now, Renderer,
+        harmony::marked::{self, Piece, Token},
+    },
+    tokenizer::{Met, Special},
 };
 
 /// How to render.
@@ -39,31 +43,35 @@ impl Model {
         options: RenderOptions<'_>,
         cancel: &Cancel,
     ) -> Result<Prompt> {
-        let text = self.render_text(body, options.now, cancel)?;
+        let text = self.rendered(body, options.now, cancel)?;
         let prompt = self.encode_prompt(&text, options.previous, cancel)?;
         self.check_length(&prompt)?;
         Ok(prompt)
     }
 
-    /// The text that the chat template makes of a request.
+    /// The text that the renderer makes of a request, special tokens by their
+    /// literals. For Harmony, where content that spells a special token is not
+    /// one, the text is for reading and does not encode to the prompt.
     ///
     /// # Errors
     /// As [`Self::render`].
     pub fn render_text(&self, body: &[u8], now: Now, cancel: &Cancel) -> Result<String> {
+        let text = self.rendered(body, now, cancel)?;
+        Ok(match self.renderer()?.is_marked() {
+            true => marked::plain(&text),
+            false => text,
+        })
+    }
+
+    /// The text as the renderer gives it, [marked](Renderer::is_marked) or not.
+    fn rendered(&self, body: &[u8], now: Now, cancel: &Cancel) -> Result<String> {
         cancel.check()?;
         self.check_bytes(body.len())?;
-        let request = ChatRequest::parse(body)?;
+        let renderer = self.renderer()?;
+        let request = renderer.parse(body)?;
         cancel.check()?;
-        for (set, name) in [
-            (request.truncates_prompt(), "truncate_prompt_tokens"),
-            (request.add_special_tokens(), "add_special_tokens"),
-        ] {
-            if set {
-                return Err(Error::new(
-                    ErrorKind::InvalidRequest,
-                    format!("Requests with {name} cannot be rendered here; leave it out."),
-                ));
-            }
+        if let Renderer::Template(_) = renderer {
+            check_tokenizing(&request)?;
         }
         let text = self.render_request(&request, now)?;
         self.check_bytes(text.len())?;
@@ -71,38 +79,67 @@ impl Model {
         Ok(text)
     }
 
-    /// The text that the chat template makes of a parsed request.
+    /// The text that the renderer makes of a parsed request.
     ///
     /// # Errors
     /// What rendering gives.
     pub(crate) fn render_request(&self, request: &ChatRequest, now: Now) -> Result<String> {
-        let template = self.templates()?.select(request)?;
-        template.render(&template.prepare(request), now)
+        let renderer = self.renderer()?;
+        renderer.render(&renderer.prepare(request)?, now)
     }
 
-    /// The digest of the template that a request gets, if there is one.
-    pub(crate) fn template_digest(&self, request: &ChatRequest) -> Option<[u8; 32]> {
-        let template = self.templates().ok()?.select(request).ok()?;
-        Some(*template.digest().as_bytes())
+    /// The dialect in which requests are read.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.renderer().map(Renderer::dialect).unwrap_or_default()
+    }
+
+    /// The digest of what renders a request, if anything does.
+    pub(crate) fn renderer_digest(&self, request: &ChatRequest) -> Option<[u8; 32]> {
+        let renderer = self.renderer().ok()?;
+        let prepared = renderer.prepare(&request.with_messages(Vec::new())).ok()?;
+        Some(*renderer.digest(&prepared).as_bytes())
     }
 
     /// What the template of a request looks for in content.
     pub(crate) fn literals(&self, request: &ChatRequest) -> &Literals {
         static NONE: LazyLock<Literals> = LazyLock::new(Literals::default);
-        let template = self.templates().and_then(|set| set.select(request));
-        template.map_or(&*NONE, |template| template.literals())
+        match self.renderer() {
+            Ok(Renderer::Template(set)) => match set.select(request.has_tools()) {
+                Ok(template) => template.literals(),
+                Err(_) => &NONE,
+            },
+            _ => &NONE,
+        }
     }
 
     /// Where in `text` the first token stands that can end an answer.
     pub(crate) fn first_close(&self, text: &str) -> Option<usize> {
-        self.tokenizer.first_of(text, &self.stop_token_ids)
+        if !matches!(self.renderer(), Ok(Renderer::Harmony(_))) {
+            return self.tokenizer.first_of(text, &self.stop_token_ids);
+        }
+        let mut from = 0;
+        for (piece, end) in marked::pieces(text) {
+            if let Piece::Special(Token::End | Token::Call) = piece {
+                return Some(from);
+            }
+            from = end;
+        }
+        None
     }
 
-    /// The prompt of a rendered text.
+    /// A text as [`decode`](crate::tokenizer::Tokenizer::decode) would give it.
+    pub(crate) fn unmarked<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self.renderer() {
+            Ok(Renderer::Harmony(_)) => marked::plain(text).into(),
+            _ => text.into(),
+        }
+    }
+
+    /// The prompt of a text as the renderer gives it.
     ///
     /// # Errors
     /// As [`Self::render`].
-    pub fn encode_prompt(
+    pub(crate) fn encode_prompt(
         &self,
         text: &str,
         previous: Option<&Prompt>,
@@ -134,7 +171,7 @@ impl Model {
     ) -> Result<(Prompt, Option<BoundaryRow>)> {
         let mut boundaries = Vec::new();
         let (rest, continues) = (growth.rest(), growth.continues());
-        self.tokenizer.encode_pieces(
+        self.encode_rendered(
             rest,
             continues,
             &mut growth.ids,
@@ -161,4 +198,55 @@ impl Model {
             _ => Ok(()),
         }
     }
+
+    /// Appends the ids of a text as the renderer gives it, or of what follows a
+    /// boundary in one (`continues`), and reports every append boundary met.
+    /// `check` runs between pieces; its error ends the work. O(length).
+    pub(crate) fn encode_rendered(
+        &self,
+        text: &str,
+        continues: bool,
+        ids: &mut Vec<u32>,
+        mut met: impl FnMut(Met),
+        mut check: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let Some(Renderer::Harmony(harmony)) = &self.renderer else {
+            return self
+                .tokenizer
+                .encode_pieces(text, continues, ids, met, check);
+        };
+        ids.reserve(text.len() / 3);
+        let base = ids.len();
+        for (piece, end) in marked::pieces(text) {
+            match piece {
+                Piece::Text(text) => self.tokenizer.encode_into(&text, Special::Text, ids)?,
+                // Pieces are encoded apart, so no text changes an id before this one.
+                Piece::Special(token) => {
+                    ids.push(harmony.id(token));
+                    met(Met {
+                        tokens: ids.len() - base,
+                        text: end,
+                    });
+                    check()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what changes the prompt after its rendering.
+fn check_tokenizing(request: &ChatRequest) -> Result<()> {
+    for (set, name) in [
+        (request.truncates_prompt(), "truncate_prompt_tokens"),
+        (request.add_special_tokens(), "add_special_tokens"),
+    ] {
+        if set {
+            return Err(Error::new(
+                ErrorKind::InvalidRequest,
+                format!("Requests with {name} cannot be rendered here; leave it out."),
+            ));
+        }
+    }
+    Ok(())
 }

@@ -112,8 +112,11 @@ impl ChatTemplate {
 
     /// Gives the messages of `request` the form vLLM hands to this template.
     /// O(messages).
-    pub fn prepare(&self, request: &ChatRequest) -> Prepared {
-        Prepared::new(request, self.format, self.developer)
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a request that was read for Harmony.
+    pub fn prepare(&self, request: &ChatRequest) -> Result<Prepared> {
+        Prepared::for_template(request, self.format, self.developer)
     }
 
     /// The prompt's text. O(text) for ordinary templates.

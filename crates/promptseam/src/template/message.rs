@@ -19,7 +19,7 @@ use crate::{
 
 /// A validated message.
 #[derive(Clone, Debug)]
-pub(crate) struct Message {
+pub(crate) struct TemplateMessage {
     pub(super) role: Arc<str>,
     content: Vec<Part>,
     pub(super) tool_calls: Vec<Data>,
@@ -100,20 +100,13 @@ const MEDIA: [&str; 11] = [
 /// line, as it differs from request to request.
 const BILLING_HEADER: &str = "x-anthropic-billing-header";
 
-impl Message {
+impl TemplateMessage {
     /// Reads the message that is the `at`th of its request.
     ///
     /// # Errors
     /// As [`super::ChatRequest::parse`].
-    pub(crate) fn parse(at: usize, message: &Json<'_>) -> Result<Self> {
-        let object = message
-            .as_object()
-            .ok_or_else(|| invalid(&format!("messages[{at}]"), "must be an object"))?;
-        let role = object
-            .get("role")
-            .and_then(Json::as_str)
-            .ok_or_else(|| invalid(&format!("messages[{at}].role"), "must be a string"))?;
-        Source { at, object, role }.read()
+    pub(super) fn parse(at: usize, message: &Json<'_>) -> Result<Self> {
+        Source::new(at, message)?.read()
     }
 
     /// The message as a template gets it.
@@ -223,14 +216,25 @@ fn text_part(text: Data, extra: &[(Key, Data)]) -> Data {
 }
 
 /// A message as it came.
-struct Source<'m, 'a> {
-    at: usize,
+pub(super) struct Source<'m, 'a> {
+    pub(super) at: usize,
     object: &'m Object<'a>,
-    role: &'m str,
+    pub(super) role: &'m str,
 }
 
 impl<'m, 'a> Source<'m, 'a> {
-    fn get(&self, field: &str) -> Option<&'m Json<'a>> {
+    pub(super) fn new(at: usize, message: &'m Json<'a>) -> Result<Self> {
+        let object = message
+            .as_object()
+            .ok_or_else(|| invalid(&format!("messages[{at}]"), "must be an object"))?;
+        let role = object
+            .get("role")
+            .and_then(Json::as_str)
+            .ok_or_else(|| invalid(&format!("messages[{at}].role"), "must be a string"))?;
+        Ok(Self { at, object, role })
+    }
+
+    pub(super) fn get(&self, field: &str) -> Option<&'m Json<'a>> {
         self.object.get(field)
     }
 
@@ -238,18 +242,11 @@ impl<'m, 'a> Source<'m, 'a> {
         invalid(&format!("messages[{}].{field}", self.at), what)
     }
 
-    fn read(&self) -> Result<Message> {
+    fn read(&self) -> Result<TemplateMessage> {
         let calls = self.tool_calls()?;
-        let general = self.general(calls);
-        let openai = self.openai(calls);
-        let general_wins = match (&general, &openai) {
-            (Ok(general), Ok(openai)) => general > openai,
-            (Ok(_), Err(_)) => true,
-            (Err(_), Ok(_)) => false,
-            (Err(misfit), Err(_)) => return Err(self.unfit(*misfit)),
-        };
+        let general_wins = self.general_wins(calls)?;
         let assistant = self.role == "assistant";
-        Ok(Message {
+        Ok(TemplateMessage {
             role: shared_role(self.role),
             content: self.content(general_wins)?,
             tool_calls: match calls {
@@ -273,19 +270,29 @@ impl<'m, 'a> Source<'m, 'a> {
         })
     }
 
+    /// Whether the catch-all type wins over OpenAI's for the role.
+    pub(super) fn general_wins(&self, calls: Option<&[Json<'a>]>) -> Result<bool> {
+        match (self.general(calls), self.openai(calls)) {
+            (Ok(general), Ok(openai)) => Ok(general > openai),
+            (Ok(_), Err(())) => Ok(true),
+            (Err(_), Ok(_)) => Ok(false),
+            (Err(misfit), Err(())) => Err(self.unfit(misfit)),
+        }
+    }
+
     fn text(&self, field: &str) -> Option<Data> {
         self.get(field).and_then(Json::as_str).map(Data::str)
     }
 
     /// The reasoning under its new or its old name.
-    fn reasoning(&self) -> Option<&'m Json<'a>> {
+    pub(super) fn reasoning(&self) -> Option<&'m Json<'a>> {
         let given = |field| self.get(field).filter(|value| !value.is_null());
         given("reasoning").or_else(|| given("reasoning_content"))
     }
 
     /// The calls as a list. vLLM makes lists of other things that Python can
     /// iterate; their items are strings, so no valid calls.
-    fn tool_calls(&self) -> Result<Option<&'m [Json<'a>]>> {
+    pub(super) fn tool_calls(&self) -> Result<Option<&'m [Json<'a>]>> {
         const NO_CALLS: &[Json<'_>] = &[Json::Null];
         match self.get("tool_calls") {
             None | Some(Json::Null) => Ok(None),
@@ -476,7 +483,7 @@ impl<'m, 'a> Source<'m, 'a> {
     }
 
     /// Whether the type of this role allows `part`.
-    fn role_allows(&self, part: &Json<'_>) -> bool {
+    pub(super) fn role_allows(&self, part: &Json<'_>) -> bool {
         let Some(object) = part.as_object() else {
             return false;
         };
@@ -555,10 +562,36 @@ fn part_fields(part: &Json<'_>) -> Option<usize> {
         Json::Object(object) => {
             let uuid = object.get("uuid");
             let loose = uuid.is_some_and(|uuid| uuid.is_null() || uuid.as_str().is_some());
-            Some(typed_fields(object).unwrap_or(0).max(usize::from(loose)))
+            let fields = typed_fields(object).unwrap_or(0).max(usize::from(loose));
+            Some(fields.max(media_fields(object)))
         }
         _ => None,
     }
+}
+
+/// As [`part_fields`], for the types of media: image, audio, video, file.
+fn media_fields(object: &Object<'_>) -> usize {
+    let set = |field| usize::from(object.contains_key(field));
+    let kind = object
+        .get("type")
+        .and_then(Json::as_str)
+        .unwrap_or_default();
+    let inner = object.get(kind).and_then(Json::as_object);
+    let text =
+        |field| inner.is_some_and(|inner| inner.get(field).is_some_and(|v| v.as_str().is_some()));
+    let typed = match kind {
+        "image_url" | "audio_url" | "video_url" if text("url") => 3,
+        "input_audio" if text("data") && text("format") => 4,
+        "file" if inner.is_some() => 2,
+        "image_embeds" | "audio_embeds" | "video_embeds" => 1 + set(kind),
+        "prompt_embeds" => 1 + set("data"),
+        _ => 0,
+    };
+    let address = |value: &Json<'_>| value.is_null() || value.as_str().is_some();
+    let untyped = ["image_url", "audio_url", "video_url"]
+        .into_iter()
+        .any(|field| object.get(field).is_some_and(address));
+    typed.max(usize::from(untyped))
 }
 
 /// As [`part_fields`], for the types that ask for something.

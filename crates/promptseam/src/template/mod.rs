@@ -4,15 +4,18 @@
 //! request as vLLM does; [`ChatTemplate::prepare`] gives its messages the form
 //! vLLM hands to a chat template; [`ChatTemplate::render`] runs the template,
 //! a MiniJinja environment set up to print what Python's Jinja2 prints under
-//! Hugging Face's `apply_chat_template`.
+//! Hugging Face's `apply_chat_template`. [`Harmony`] takes the place of a
+//! template for gpt-oss; [`Renderer`] is whichever of the two a model has.
 
 mod analysis;
 mod chat_template;
 mod clock;
 mod data;
+pub mod harmony;
 mod literals;
 mod message;
 mod prepared;
+mod renderer;
 mod request;
 mod rewrite;
 mod runtime;
@@ -26,13 +29,15 @@ mod tools;
 pub use chat_template::{ChatTemplate, MAX_FUEL, MAX_OUTPUT};
 pub use clock::Now;
 pub use data::{Data, Key, List, Map};
+pub use harmony::Harmony;
 pub use message::ContentFormat;
 pub use prepared::Prepared;
-pub use request::{ChatRequest, ToolChoice};
+pub use renderer::Renderer;
+pub use request::{ChatRequest, Dialect, ToolChoice};
 pub use set::{SpecialTokens, TemplateSet};
 
 pub(crate) use literals::{Found, Literals, Place};
-pub(crate) use message::Message;
+pub(crate) use request::Message;
 pub(crate) use shape::{Role, Shape};
 
 use crate::{

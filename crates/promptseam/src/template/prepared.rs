@@ -1,12 +1,14 @@
-//! Messages as vLLM prepares them for a template, kept apart from rendering.
+//! Messages as vLLM prepares them for a template or for Harmony, kept apart from
+//! rendering.
 
 use std::sync::Arc;
 
 use super::{
     data::{Data, Map},
     message::ContentFormat,
-    request::{Arguments, ChatRequest},
+    request::{Arguments, ChatRequest, Message},
 };
+use crate::error::{Error, ErrorKind, Result};
 
 /// Prepared messages and the arguments they are rendered with.
 ///
@@ -21,12 +23,19 @@ pub struct Prepared {
 impl Prepared {
     /// Prepares `request` for a template that wants `format` and that knows the
     /// developer role or not. O(messages).
-    pub(super) fn new(request: &ChatRequest, format: ContentFormat, developer: bool) -> Self {
-        let messages = request
-            .messages
-            .iter()
-            .map(|message| Arc::new(message.prepare(format)));
-        let mut messages: Vec<_> = messages.collect();
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a request that was read for Harmony.
+    pub(super) fn for_template(
+        request: &ChatRequest,
+        format: ContentFormat,
+        developer: bool,
+    ) -> Result<Self> {
+        let messages = request.messages.iter().map(|message| match message {
+            Message::Template(message) => Ok(Arc::new(message.prepare(format))),
+            Message::Harmony(_) => Err(other_dialect()),
+        });
+        let mut messages: Vec<_> = messages.collect::<Result<_>>()?;
         if !developer && messages.iter().any(|message| role(message) == "developer") {
             for message in &mut messages {
                 if role(message) == "developer" {
@@ -35,10 +44,26 @@ impl Prepared {
             }
             messages = merge_system(messages);
         }
-        Self {
+        Ok(Self {
             messages,
             arguments: request.arguments.clone(),
-        }
+        })
+    }
+
+    /// Prepares `request` for Harmony, whose messages are read in that form.
+    /// O(messages).
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a request that was read for a chat template.
+    pub(super) fn for_harmony(request: &ChatRequest) -> Result<Self> {
+        let messages = request.messages.iter().map(|message| match message {
+            Message::Harmony(message) => Ok(Arc::clone(message)),
+            Message::Template(_) => Err(other_dialect()),
+        });
+        Ok(Self {
+            messages: messages.collect::<Result<_>>()?,
+            arguments: request.arguments.clone(),
+        })
     }
 
     /// The messages, in the form the template gets them.
@@ -98,6 +123,13 @@ impl Prepared {
     pub(super) fn shared_arguments(&self) -> Arc<Arguments> {
         self.arguments.clone()
     }
+}
+
+fn other_dialect() -> Error {
+    Error::new(
+        ErrorKind::InvalidArgument,
+        "The request was read for another kind of model; read it with this model's renderer.",
+    )
 }
 
 fn role(message: &Map) -> &str {

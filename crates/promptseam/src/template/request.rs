@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{
     data::{Data, Key, Map},
-    invalid, lax_bool,
-    message::Message,
+    harmony, invalid, lax_bool,
+    message::TemplateMessage,
     tools,
 };
 use crate::{
@@ -20,12 +20,44 @@ use crate::{
 /// (`ChatCompletionRequest` and its merging of template arguments).
 #[derive(Clone, Debug)]
 pub struct ChatRequest {
+    pub(super) dialect: Dialect,
     pub(super) messages: Vec<Message>,
     pub(super) arguments: Arc<Arguments>,
     tool_choice: ToolChoice,
     add_special_tokens: bool,
     truncates: bool,
     brings_token_ids: bool,
+}
+
+/// Which way of vLLM's a request is read for. They accept different messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// The way to a chat template.
+    #[default]
+    Template,
+    /// The way to Harmony (gpt-oss).
+    Harmony,
+}
+
+/// A message of a request, read in one dialect.
+#[derive(Clone, Debug)]
+pub(crate) enum Message {
+    Template(TemplateMessage),
+    /// As it is rendered.
+    Harmony(Arc<Map>),
+}
+
+impl Message {
+    /// Reads the message that is the `at`th of its request. O(n).
+    ///
+    /// # Errors
+    /// As [`ChatRequest::parse`].
+    pub(crate) fn parse(at: usize, message: &Json<'_>, dialect: Dialect) -> Result<Self> {
+        match dialect {
+            Dialect::Template => TemplateMessage::parse(at, message).map(Self::Template),
+            Dialect::Harmony => harmony::read(at, message).map(Self::Harmony),
+        }
+    }
 }
 
 /// What a template gets besides the messages.
@@ -76,15 +108,24 @@ const GLOBALS: [&str; 6] = ["range", "dict", "lipsum", "cycler", "joiner", "name
 const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 
 impl ChatRequest {
-    /// Reads a request body. O(n).
+    /// Reads a request body for a chat template. O(n).
     ///
     /// # Errors
     /// `InvalidJson` and `InvalidUnicode` as [`json::parse`]; `InvalidRequest`,
     /// naming the path, where vLLM would refuse; `UnsupportedContent` for
     /// images, audio, video and files.
     pub fn parse(body: &[u8]) -> Result<Self> {
+        Self::parse_as(body, Dialect::Template)
+    }
+
+    /// Reads a request body in a dialect, that of the
+    /// [`Renderer`](super::Renderer) it is for. O(n).
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_as(body: &[u8], dialect: Dialect) -> Result<Self> {
         match json::parse(body)? {
-            Json::Object(object) => Self::from_object(&object),
+            Json::Object(object) => Self::from_object(&object, dialect),
             _ => Err(Error::new(
                 ErrorKind::InvalidRequest,
                 "a chat request is a JSON object",
@@ -96,20 +137,18 @@ impl ChatRequest {
     ///
     /// # Errors
     /// As [`Self::parse`].
-    pub fn from_object(body: &Object<'_>) -> Result<Self> {
+    pub fn from_object(body: &Object<'_>, dialect: Dialect) -> Result<Self> {
         let messages = match body.get("messages") {
             Some(Json::Array(items)) => items,
             Some(_) => return Err(invalid("messages", "must be a list")),
             None => return Err(invalid("messages", "is missing")),
         };
-        if messages.is_empty() {
+        if messages.is_empty() && dialect == Dialect::Template {
             return Err(invalid("messages", "must not be empty"));
         }
-        let messages = messages
-            .iter()
-            .enumerate()
-            .map(|(at, message)| Message::parse(at, message));
-        let head = Self::head(body)?;
+        let numbered = messages.iter().enumerate();
+        let messages = numbered.map(|(at, message)| Message::parse(at, message, dialect));
+        let head = Self::head(body, dialect)?;
         Ok(head.with_messages(messages.collect::<Result<_>>()?))
     }
 
@@ -117,7 +156,7 @@ impl ChatRequest {
     ///
     /// # Errors
     /// As [`Self::parse`].
-    pub(crate) fn head(body: &Object<'_>) -> Result<Self> {
+    pub(crate) fn head(body: &Object<'_>, dialect: Dialect) -> Result<Self> {
         let tool_choice = tool_choice(body)?;
         let tools = match body.get("tools") {
             None | Some(Json::Null) => None,
@@ -125,8 +164,12 @@ impl ChatRequest {
             Some(_) => return Err(invalid("tools", "must be a list")),
         };
         Ok(Self {
+            dialect,
             messages: Vec::new(),
-            arguments: Arc::new(arguments(body, tools)?),
+            arguments: Arc::new(match dialect {
+                Dialect::Template => arguments(body, tools)?,
+                Dialect::Harmony => harmony::arguments(body, tools)?,
+            }),
             tool_choice,
             add_special_tokens: flag(body, "add_special_tokens", false)?,
             truncates: set(body, "truncate_prompt_tokens"),
@@ -135,6 +178,11 @@ impl ChatRequest {
                 .and_then(Json::as_object)
                 .is_some_and(|params| set(params, "prompt_token_ids")),
         })
+    }
+
+    /// The dialect that it was read in.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// The same request with other messages.
@@ -219,7 +267,7 @@ fn set(body: &Object<'_>, name: &str) -> bool {
     body.get(name).is_some_and(|value| !value.is_null())
 }
 
-fn flag(body: &Object<'_>, name: &'static str, default: bool) -> Result<bool> {
+pub(super) fn flag(body: &Object<'_>, name: &'static str, default: bool) -> Result<bool> {
     match body.get(name) {
         None => Ok(default),
         Some(value) => lax_bool(value).ok_or_else(|| invalid(name, "must be true or false")),
@@ -375,7 +423,7 @@ fn template_argument(
     Ok(())
 }
 
-fn documents(value: &Json<'_>) -> Result<Data> {
+pub(super) fn documents(value: &Json<'_>) -> Result<Data> {
     let is_text = |value: &Json<'_>| value.as_str().is_some();
     match value.as_array() {
         Some(items)

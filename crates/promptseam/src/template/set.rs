@@ -1,6 +1,6 @@
 //! A model's chat templates by name, and its special tokens.
 
-use super::{ChatRequest, ChatTemplate};
+use super::ChatTemplate;
 use crate::{
     error::{Error, ErrorKind, Result},
     json::Json,
@@ -129,13 +129,13 @@ impl TemplateSet {
         Ok(set)
     }
 
-    /// The template for `request`: `tool_use` if there is one and the request
+    /// The template for a request: `tool_use` if there is one and the request
     /// has tools, else `default`, as transformers chooses.
     ///
     /// # Errors
     /// `TemplateMissing` if there is no template for it.
-    pub fn select(&self, request: &ChatRequest) -> Result<&ChatTemplate> {
-        let tool_use = self.tool_use.as_ref().filter(|_| request.has_tools());
+    pub fn select(&self, has_tools: bool) -> Result<&ChatTemplate> {
+        let tool_use = self.tool_use.as_ref().filter(|_| has_tools);
         tool_use.or(self.default.as_ref()).ok_or_else(missing)
     }
 

@@ -1,7 +1,7 @@
 //! What of a message can decide how a template prints the others: its role, and
 //! what it has.
 
-use super::{Data, Found, Literals, Message, invalid};
+use super::{Data, Dialect, Found, Literals, Map, Message, invalid, message::TemplateMessage};
 use crate::{error::Result, json::Json};
 
 /// Who a message is from.
@@ -33,21 +33,21 @@ pub(crate) struct Shape {
 impl Shape {
     /// The shape of `message`. O(its text).
     pub(crate) fn of(message: &Message, literals: &Literals) -> Self {
-        let role = match &*message.role {
-            "system" => Role::System,
-            "developer" => Role::Developer,
-            "user" => Role::User,
-            "assistant" => Role::Assistant,
-            "tool" => Role::Tool,
-            _ => Role::Other,
-        };
+        match message {
+            Message::Template(message) => Self::of_template(message, literals),
+            // Harmony looks for nothing in content.
+            Message::Harmony(message) => Self::of_harmony(message),
+        }
+    }
+
+    fn of_template(message: &TemplateMessage, literals: &Literals) -> Self {
         let reasoning = match &message.reasoning {
             Some(Data::Str(text)) => Some(&**text),
             Some(_) => Some("not a text"),
             None => None,
         };
         Self {
-            role,
+            role: Role::of(&message.role),
             content: message.texts().any(|text| !text.is_empty()),
             reasoning: reasoning.is_some_and(|text| !text.is_empty()),
             calls: message.tool_calls.len().min(2) as u8,
@@ -59,6 +59,43 @@ impl Shape {
                 }),
         }
     }
+
+    fn of_harmony(message: &Map) -> Self {
+        let content = match message.get("content") {
+            Some(Data::Str(text)) => !text.is_empty(),
+            Some(Data::List(_)) => true,
+            _ => false,
+        };
+        Self {
+            role: Role::of(text(message, "role")),
+            content,
+            reasoning: message.get("reasoning").is_some(),
+            calls: calls(message).len().min(2) as u8,
+            literals: Found::default(),
+        }
+    }
+}
+
+impl Role {
+    fn of(name: &str) -> Self {
+        match name {
+            "system" => Self::System,
+            "developer" => Self::Developer,
+            "user" => Self::User,
+            "assistant" => Self::Assistant,
+            "tool" => Self::Tool,
+            _ => Self::Other,
+        }
+    }
+}
+
+fn text<'a>(map: &'a Map, key: &str) -> &'a str {
+    map.get(key).and_then(Data::as_str).unwrap_or_default()
+}
+
+fn calls(message: &Map) -> &[Data] {
+    let calls = message.get("tool_calls").and_then(Data::as_list);
+    calls.unwrap_or_default()
 }
 
 impl Message {
@@ -69,37 +106,53 @@ impl Message {
 
     /// Whether both say the same, reasoning aside.
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
-        self.role == other.role
-            && self.tool_calls == other.tool_calls
-            && self.texts().eq(other.texts())
+        match (self, other) {
+            (Self::Template(ours), Self::Template(theirs)) => {
+                ours.role == theirs.role
+                    && ours.tool_calls == theirs.tool_calls
+                    && ours.texts().eq(theirs.texts())
+            }
+            (Self::Harmony(ours), Self::Harmony(theirs)) => ["role", "content", "tool_calls"]
+                .iter()
+                .all(|key| ours.get(key) == theirs.get(key)),
+            _ => false,
+        }
     }
 
     /// Reads an assistant's message.
     ///
     /// # Errors
     /// `InvalidRequest`.
-    pub(crate) fn parse_answer(message: &Json<'_>) -> Result<Self> {
-        let message = Self::parse(0, message)?;
-        match &*message.role {
-            "assistant" => Ok(message),
+    pub(crate) fn parse_answer(message: &Json<'_>, dialect: Dialect) -> Result<Self> {
+        let message = Self::parse(0, message, dialect)?;
+        match message.bare_shape().role {
+            Role::Assistant => Ok(message),
             _ => Err(invalid("role", "of an answer must be \"assistant\"")),
         }
     }
 
     /// The ids and names of its tool calls.
-    pub(crate) fn call_names(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.tool_calls.iter().filter_map(|call| {
+    pub(crate) fn call_names(&self) -> Vec<(&str, &str)> {
+        let (calls, nested) = match self {
+            Self::Template(message) => (&*message.tool_calls, true),
+            Self::Harmony(message) => (calls(message), false),
+        };
+        let names = calls.iter().filter_map(|call| {
             let call = call.as_map()?;
-            let function = call.get("function")?.as_map()?;
-            Some((
-                call.get("id")?.as_str()?,
-                function.get("name")?.as_str().unwrap_or_default(),
-            ))
-        })
+            let function = match nested {
+                true => call.get("function")?.as_map()?,
+                false => call,
+            };
+            Some((text(call, "id"), text(function, "name")))
+        });
+        names.collect()
     }
 
     /// The id of the call whose result it is.
     pub(crate) fn answered_call(&self) -> Option<&str> {
-        self.tool_call_id.as_ref()?.as_str()
+        match self {
+            Self::Template(message) => message.tool_call_id.as_ref()?.as_str(),
+            Self::Harmony(message) => message.get("tool_call_id")?.as_str(),
+        }
     }
 }

@@ -17,7 +17,7 @@ fn template(source: &str) -> ChatTemplate {
 fn render(source: &str, body: &str) -> Result<String> {
     let template = ChatTemplate::new(source, &SpecialTokens::default())?;
     let request = ChatRequest::parse(body.as_bytes())?;
-    template.render(&template.prepare(&request), now())
+    template.render(&template.prepare(&request)?, now())
 }
 
 fn run(source: &str) -> Result<String> {
@@ -31,7 +31,11 @@ fn run(source: &str) -> Result<String> {
 fn prepared(source: &str, messages: &str) -> String {
     let body = format!(r#"{{"messages": {messages}}}"#);
     let request = ChatRequest::parse(body.as_bytes()).unwrap();
-    let messages = template(source).prepare(&request).messages().to_vec();
+    let messages = template(source)
+        .prepare(&request)
+        .unwrap()
+        .messages()
+        .to_vec();
     Data::list(messages.into_iter().map(Data::Map).collect()).to_json(&Style::default())
 }
 
@@ -124,7 +128,7 @@ fn tools_are_rebuilt_from_what_vllm_knows() {
     let body = r#"{"messages":[{"role":"user","content":"x"}],"tools":[{"x":1,"function":{"parameters":{"b":1,"a":2},"name":"f","q":1,"strict":"yes"},"type":"function"},{"function":{"name":"g"}}]}"#;
     let request = ChatRequest::parse(body.as_bytes()).unwrap();
     assert_eq!(request.tool_choice(), &ToolChoice::Auto);
-    let prepared = template("{{ 1 }}").prepare(&request);
+    let prepared = template("{{ 1 }}").prepare(&request).unwrap();
     assert_eq!(
         prepared.tools().unwrap().to_json(&Style::default()),
         r#"[{"type": "function", "function": {"name": "f", "description": null, "parameters": {"b": 1, "a": 2}, "strict": true}}, {"type": "function", "function": {"name": "g", "description": null, "parameters": null}}]"#
@@ -359,9 +363,11 @@ fn templates_are_chosen_by_name() {
     ] {
         let body = format!(r#"{{"messages":[{{"role":"user","content":"x"}}],"tools":{tools}}}"#);
         let request = ChatRequest::parse(body.as_bytes()).unwrap();
-        let template = set.select(&request).unwrap();
+        let template = set.select(request.has_tools()).unwrap();
         assert_eq!(
-            template.render(&template.prepare(&request), now()).unwrap(),
+            template
+                .render(&template.prepare(&request).unwrap(), now())
+                .unwrap(),
             want
         );
     }
@@ -381,7 +387,7 @@ fn stand_in_histories_share_messages() {
     let body = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}]}"#;
     let request = ChatRequest::parse(body.as_bytes()).unwrap();
     let template = template(QWEN_LIKE);
-    let prepared = template.prepare(&request);
+    let prepared = template.prepare(&request).unwrap();
     let tail = prepared
         .with_messages(prepared.messages()[1..].to_vec())
         .with_generation_prompt(false);

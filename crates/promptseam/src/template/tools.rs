@@ -100,6 +100,19 @@ pub(super) fn is_function_call(call: &Json<'_>) -> bool {
         && function.is_some_and(|function| text(function, "arguments") && text(function, "name"))
 }
 
+/// Whether it is what vLLM takes for a call of a custom tool.
+pub(super) fn is_custom_call(call: &Json<'_>) -> bool {
+    let Some(call) = call.as_object() else {
+        return false;
+    };
+    let text =
+        |object: &Object<'_>, key: &str| object.get(key).is_some_and(|v| v.as_str().is_some());
+    let custom = call.get("custom").and_then(Json::as_object);
+    text(call, "id")
+        && call.get("type").and_then(Json::as_str) == Some("custom")
+        && custom.is_some_and(|custom| text(custom, "input") && text(custom, "name"))
+}
+
 /// A function call with its arguments parsed. Arguments that are not a JSON
 /// object become an empty one.
 pub(super) fn function_call(path: impl Fn() -> String, call: &Object<'_>) -> Result<Data> {

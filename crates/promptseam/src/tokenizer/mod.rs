@@ -191,6 +191,16 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// As [`Self::encode`], appending to `ids`.
+    pub(crate) fn encode_into(
+        &self,
+        text: &str,
+        special: Special,
+        ids: &mut Vec<u32>,
+    ) -> Result<()> {
+        self.engine.encode_into(text, special, ids)
+    }
+
     /// Appends the ids of `text` to `ids`, cut by cut, and reports every append
     /// boundary met. `continues`: the text follows a boundary rather than
     /// starting a prompt. O(length).

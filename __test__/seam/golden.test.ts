@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Model, Prompt, Seam, type Turn } from "../../ts/index.ts";
 import { type Family, type GoldenLine, golden, modelFolder } from "../support.ts";
 
-const FAMILIES: readonly Family[] = ["qwen3", "llama3", "deepseek", "mistral"];
+const FAMILIES: readonly Family[] = ["qwen3", "llama3", "deepseek", "mistral", "gpt-oss"];
 
 /** The lines of each conversation, in order. */
 function conversations(family: Family): GoldenLine[][] {

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt::Write};
 use super::{Json, Number, push_json_float, scan::plain_end};
 
 /// How [`dumps`] lays out its text. The default is Python's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Style {
     /// Whether everything beyond ASCII is escaped.
     pub ensure_ascii: bool,
@@ -20,7 +20,7 @@ pub struct Style {
 }
 
 /// What one level of indentation is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Indent {
     /// So many spaces.
     Spaces(usize),

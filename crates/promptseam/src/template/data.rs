@@ -4,9 +4,15 @@
 //! is kept; of a number's spelling, what a template can see of it: an integer
 //! of any size exactly, a float's value.
 
-use std::{borrow::Borrow, sync::Arc};
+use std::{
+    borrow::Borrow,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use crate::json::{self, Encoder, Json, Number, Style};
+
+/// Styles that a value's JSON is remembered in.
+const STYLES: usize = 4;
 
 /// A value as a template sees it. Cloning is O(1).
 #[derive(Clone, Debug, PartialEq)]
@@ -183,7 +189,13 @@ impl List {
 pub struct Map {
     entries: Vec<(Key, Data)>,
     sorted: Option<Box<[u32]>>,
+    /// Its JSON, where it is printed again and again.
+    printed: Option<Arc<Printed>>,
 }
+
+/// The JSON of a value in the styles that were asked for; templates ask for one.
+#[derive(Debug, Default)]
+struct Printed(Mutex<Vec<(Style, Arc<str>)>>);
 
 impl Map {
     /// A dictionary of `entries`, the last of equal keys winning at the first
@@ -195,7 +207,38 @@ impl Map {
 
     fn of_distinct(entries: Vec<(Key, Data)>) -> Self {
         let sorted = json::sorted_index(&entries);
-        Self { entries, sorted }
+        Self {
+            entries,
+            sorted,
+            printed: None,
+        }
+    }
+
+    /// The same, remembering its JSON: for what every prompt of an environment
+    /// prints, such as its tools.
+    #[must_use]
+    pub(crate) fn remembering(self) -> Self {
+        Self {
+            printed: Some(Arc::default()),
+            ..self
+        }
+    }
+
+    /// Its JSON in `style`, if it is remembered. O(n) the first time.
+    pub(crate) fn remembered_json(&self, style: &Style) -> Option<Arc<str>> {
+        let printed = self.printed.as_ref()?;
+        // Nothing is left half done behind the lock.
+        let mut known = printed.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, text)) = known.iter().find(|(asked, _)| asked == style) {
+            return Some(Arc::clone(text));
+        }
+        let mut text = String::new();
+        self.encode(&mut Encoder::new(&mut text, style));
+        let text: Arc<str> = text.into();
+        if known.len() < STYLES {
+            known.push((style.clone(), Arc::clone(&text)));
+        }
+        Some(text)
     }
 
     pub(crate) fn from_json(object: &json::Object<'_>) -> Self {

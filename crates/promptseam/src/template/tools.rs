@@ -81,10 +81,15 @@ fn request_tool(at: usize, tool: &Json<'_>) -> Result<Data> {
     entries.extend(function_defer.map(|value| ("defer_loading".into(), Data::Bool(value))));
     let mut tool = vec![
         ("type".into(), Data::str("function")),
-        ("function".into(), Data::map(entries)),
+        ("function".into(), remembering(entries)),
     ];
     tool.extend(defer.map(|value| ("defer_loading".into(), Data::Bool(value))));
-    Ok(Data::map(tool))
+    Ok(remembering(tool))
+}
+
+/// A dictionary that every turn prints.
+fn remembering(entries: Vec<(Key, Data)>) -> Data {
+    Data::Map(Arc::new(Map::new(entries).remembering()))
 }
 
 /// Whether a message's tool call is what vLLM takes for a function call.

@@ -55,6 +55,13 @@ pub(super) fn tojson(
         style.item_separator = Some(item);
         style.key_separator = Some(key);
     }
+    if let Some(text) = value
+        .downcast_object_ref::<Map>()
+        .and_then(|map| map.remembered_json(&style))
+    {
+        budget::charge(state, text.len())?;
+        return Ok(Value::from(text));
+    }
     let mut out = String::new();
     encode(&mut Encoder::new(&mut out, &style), value, 0)?;
     budget::charge(state, out.len())?;

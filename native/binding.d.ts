@@ -73,6 +73,8 @@ export declare class NativePlan {
   messagesJson(): string
   /** The members of the request that can change a prompt, as a JSON object. */
   membersJson(): string
+  /** Its other members, as a JSON object. */
+  othersJson(): string
   spans(): Array<NativeSpan>
   /** The record of this turn with its answer. */
   commit(message: string, sampled?: Uint32Array | undefined | null): Outcome<NativeArtifact>
@@ -117,7 +119,12 @@ export declare class NativeSeam {
   /** Reads a whole request. */
   read(body: Buffer): Promise<Failure | NativeTurn>
   /** Plans at once, or gives null where that would take long. */
-  planInline(turn: NativeTurn, append: boolean, found: NativeArtifact, count: number, options: NativePlanOptions): Outcome<NativePlan | undefined | null>
+  planInline(turn: NativeTurn, found: NativeArtifact, count: number, options: NativePlanOptions): Outcome<NativePlan | undefined | null>
+  /**
+   * Reads messages to append, and plans at once, or gives null where that would
+   * take long.
+   */
+  appendInline(messages: Buffer, members: Buffer | undefined | null, found: NativeArtifact, options: NativePlanOptions): Outcome<NativePlan | undefined | null>
   /** Plans on the pool. */
   plan(turn: NativeTurn, append: boolean, found: NativeArtifact | undefined | null, count: number, previous: NativeArtifact | undefined | null, options: NativePlanOptions, cancel?: NativeCancel | undefined | null): Promise<Failure | NativePlan>
 }
@@ -132,8 +139,6 @@ export declare class NativeTurn {
   candidateCounts(): Array<number>
   /** Their digests, 32 bytes each. */
   candidateDigests(): Buffer
-  get choices(): number
-  othersJson(): string
 }
 
 /** A failed call. */

@@ -45,7 +45,6 @@ export function rareMembers(random) {
     [1, { reasoning_effort: "high" }],
     [1, { model: "served" }],
     [0.3, { tools: [] }],
-    [0.3, { add_special_tokens: true }],
     [0.3, { chat_template_kwargs: { tools: null } }],
   ]);
 }

@@ -106,7 +106,7 @@ export class Session {
   async #append(thread) {
     const { tenant, conversation } = thread;
     const tip = conversation === undefined ? undefined : this.#world.tip(tenant, conversation);
-    if (tip === undefined && this.#random.chance(0.9)) return this.#goOn(thread);
+    if (conversation === undefined || (tip === undefined && this.#random.chance(0.9))) return this.#goOn(thread);
     const append = this.#next(tip?.answer);
     // Members are only named where they differ from the turn before.
     const members = this.#random.chance(0.95) ? {} : defined({ tools: someTools(this.#random) });

@@ -141,7 +141,7 @@ export class World {
     } else if (certified) {
       if (base.prompt.diff(prompt).commonPrefix < turn.prefixLength)
         throw new Mismatch("ids were taken over that the earlier prompt does not have", why);
-      if (!isDeepStrictEqual(base.members, record.members) || base.day !== record.day)
+      if (base.day !== record.day || !isDeepStrictEqual(decisive(base.members), decisive(record.members)))
         throw new Mismatch("certified under another environment", why);
     }
     if (outcome.reason === "template_rewrote_history") {
@@ -188,6 +188,11 @@ export class World {
     }
     return { status, record };
   }
+}
+
+/** Members of which every change changes the environment. */
+function decisive({ tools, chat_template_kwargs, documents, reasoning_effort }) {
+  return { tools, chat_template_kwargs, documents, reasoning_effort };
 }
 
 function keyOf(tenant, conversation) {

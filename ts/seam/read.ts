@@ -20,41 +20,54 @@ const INLINE_BYTES = 16 * 1024;
 
 /** A request that was read. */
 export class Read {
-  readonly native: NativeTurn;
-  readonly append: boolean;
+  /** Messages to append, and the members beside them; null for a whole request. */
+  readonly append: { readonly messages: Buffer; readonly members: Buffer | null } | null;
   readonly #request: AppendRequest | ChatRequest | null;
+  #native: NativeTurn | null;
 
-  private constructor(handle: NativeTurn, append: boolean, request: AppendRequest | ChatRequest | null) {
-    this.native = handle;
+  private constructor(
+    handle: NativeTurn | null,
+    append: Read["append"],
+    request: AppendRequest | ChatRequest | null,
+  ) {
+    this.#native = handle;
     this.append = append;
     this.#request = request;
   }
 
   /** @throws PromptseamError `PS_INVALID_JSON`, `PS_INVALID_REQUEST`, `PS_INVALID_UNICODE`, `PS_ABORTED` */
-  static async of(
+  static of(
     request: AppendRequest | ChatRequest | Uint8Array,
     seam: NativeSeam,
     signal: AbortSignal | undefined,
-  ): Promise<Read> {
-    if (isAppend(request)) {
-      const { append, ...members } = request;
-      if (append.length === 0)
-        throw new PromptseamError("PS_INVALID_REQUEST", "An append needs at least one message.");
-      let named = false;
-      for (const _ in members) {
-        named = true;
-        break;
-      }
-      const rest = named ? requestBytes(members) : null;
-      const handle = take(native.NativeTurn.append(requestBytes(append), rest));
-      return new Read(handle, true, request);
-    }
+  ): Read | Promise<Read> {
+    if (isAppend(request)) return Read.#ofAppend(request);
+    const whole = request instanceof Uint8Array ? null : request;
     const body = request instanceof Uint8Array ? asBuffer(request) : requestBytes(request);
-    const handle =
-      body.length <= INLINE_BYTES
-        ? take(native.NativeTurn.request(body))
-        : await cancellable(signal, () => seam.read(body));
-    return new Read(handle, false, request instanceof Uint8Array ? null : request);
+    if (body.length <= INLINE_BYTES) return new Read(take(native.NativeTurn.request(body)), null, whole);
+    return cancellable(signal, () => seam.read(body)).then((handle) => new Read(handle, null, whole));
+  }
+
+  static #ofAppend(request: AppendRequest): Read {
+    const { append, ...members } = request;
+    if (append.length === 0)
+      throw new PromptseamError("PS_INVALID_REQUEST", "An append needs at least one message.");
+    let named = false;
+    for (const _ in members) {
+      named = true;
+      break;
+    }
+    const bytes = { messages: requestBytes(append), members: named ? requestBytes(members) : null };
+    return new Read(null, bytes, request);
+  }
+
+  /** The turn; messages to append are read only now, unless they were planned at once. */
+  get native(): NativeTurn {
+    if (this.#native === null) {
+      const { messages, members } = this.append as NonNullable<Read["append"]>;
+      this.#native = take(native.NativeTurn.append(messages, members));
+    }
+    return this.#native;
   }
 
   /** The histories that may be known, the longest first: how many messages each has, and its digest in hexadecimal. */
@@ -66,8 +79,8 @@ export class Read {
 
   /** The request without its messages. */
   members(plan: NativePlan): JsonObject {
-    if (this.#request === null || this.append) {
-      return { ...JSON.parse(plan.membersJson()), ...JSON.parse(this.native.othersJson()) };
+    if (this.#request === null || this.append !== null) {
+      return { ...JSON.parse(plan.membersJson()), ...JSON.parse(plan.othersJson()) };
     }
     const { messages: _, ...members } = this.#request;
     return members;
@@ -75,7 +88,7 @@ export class Read {
 
   /** The whole history, as the prompt was made of it. */
   messages(plan: NativePlan): readonly ChatMessage[] {
-    if (this.#request !== null && !this.append) return (this.#request as ChatRequest).messages;
+    if (this.#request !== null && this.append === null) return (this.#request as ChatRequest).messages;
     return JSON.parse(plan.messagesJson());
   }
 }

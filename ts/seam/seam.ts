@@ -13,7 +13,7 @@ import {
 } from "./options.ts";
 import type { Reason } from "./outcome.ts";
 import { Read } from "./read.ts";
-import { Records } from "./records.ts";
+import { type Asked, Records } from "./records.ts";
 import { type SeamStats, Tally } from "./stats.ts";
 import { Turn, type TurnHost } from "./turn.ts";
 
@@ -98,11 +98,14 @@ export class Seam {
     options: PrepareOptions = {},
   ): Promise<Turn> {
     const started = performance.now();
-    const read = await Read.of(request, this.#native, options.signal);
+    let read = Read.of(request, this.#native, options.signal);
+    if (read instanceof Promise) read = await read;
     const tenant = options.tenant ?? "";
-    let found = read.append ? this.#findTip(tenant, options) : this.#findHistory(read, tenant, options);
+    let found =
+      read.append !== null ? this.#findTip(tenant, options) : this.#findHistory(read, tenant, options);
     if (found instanceof Promise) found = await found;
-    const plan = await this.#plan(read, found, tenant, options);
+    let plan = this.#plan(read, found, tenant, options);
+    if (plan instanceof Promise) plan = await plan;
     const turn = new Turn(this.#host, {
       plan,
       read,
@@ -123,25 +126,11 @@ export class Seam {
     return this.#tally.stats();
   }
 
-  async #findTip(tenant: string, { conversation }: PrepareOptions): Promise<Found> {
+  #findTip(tenant: string, { conversation }: PrepareOptions): Found | Promise<Found> {
     if (conversation === undefined)
       throw new PromptseamError("PS_INVALID_ARGUMENT", "An append needs the conversation that it is for.");
-    const asked = await this.#records.load(tenant, conversation);
-    if (!asked.ok) {
-      throw new PromptseamError(
-        "PS_STORE",
-        "The store could not be asked for the conversation's history. Send the full history as messages.",
-      );
-    }
-    const checkpoint = asked.value;
-    const entry = checkpoint?.tip;
-    if (entry === undefined || entry.expires <= Date.now()) {
-      throw new PromptseamError(
-        "PS_CONVERSATION_UNKNOWN",
-        "The conversation is not known, or its history is no longer kept. Send the full history as messages.",
-      );
-    }
-    return { entry, count: 0, checkpoint, missing: undefined };
+    const asked = this.#records.load(tenant, conversation);
+    return asked instanceof Promise ? asked.then(tipOf) : tipOf(asked);
   }
 
   #findHistory(read: Read, tenant: string, { conversation }: PrepareOptions): Found | Promise<Found> {
@@ -168,9 +157,9 @@ export class Seam {
     return join(found, loaded);
   }
 
-  async #plan(read: Read, found: Found, tenant: string, options: PrepareOptions): Promise<NativePlan> {
+  #plan(read: Read, found: Found, tenant: string, options: PrepareOptions): NativePlan | Promise<NativePlan> {
     const { entry, count, checkpoint, missing } = found;
-    const declined = this.#declined(read);
+    const declined = this.#declined();
     const how = {
       ...clock(options.now),
       expires: Math.min(entry?.expires ?? Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
@@ -185,20 +174,23 @@ export class Seam {
     };
     const base = entry === undefined ? null : Artifact.handle(entry.artifact);
     if (base !== null) {
-      const plan = take(this.#native.planInline(read.native, read.append, base, count, how));
+      const plan = take(
+        read.append === null
+          ? this.#native.planInline(read.native, base, count, how)
+          : this.#native.appendInline(read.append.messages, read.append.members, base, how),
+      );
       if (plan !== null && plan !== undefined) return plan;
     }
     const tip = missing === "artifact_expired" ? undefined : checkpoint?.tip;
     const previous = base === null && tip !== undefined ? Artifact.handle(tip.artifact) : null;
     return cancellable(options.signal, (cancel) =>
-      this.#native.plan(read.native, read.append, base, count, previous, how, cancel),
+      this.#native.plan(read.native, read.append !== null, base, count, previous, how, cancel),
     );
   }
 
   /** Why the server is to render whatever could be planned. */
-  #declined(read: Read): Reason | undefined {
+  #declined(): Reason | undefined {
     if (this.#options.mode === "off") return "disabled";
-    if (read.native.choices > 1) return "multiple_choices";
     if (this.#idsIgnoredUntil > Date.now()) return "ids_ignored";
     return undefined;
   }
@@ -207,4 +199,23 @@ export class Seam {
 function whyMissing(checkpoint: Checkpoint | undefined): Reason {
   if (checkpoint === undefined) return "no_checkpoint";
   return checkpoint.tip === undefined ? "artifact_miss" : "prefix_mismatch";
+}
+
+/** The open tool round of a conversation, else its head. */
+function tipOf(asked: Asked<Checkpoint | undefined>): Found {
+  if (!asked.ok) {
+    throw new PromptseamError(
+      "PS_STORE",
+      "The store could not be asked for the conversation's history. Send the full history as messages.",
+    );
+  }
+  const checkpoint = asked.value;
+  const entry = checkpoint?.tip;
+  if (entry === undefined || entry.expires <= Date.now()) {
+    throw new PromptseamError(
+      "PS_CONVERSATION_UNKNOWN",
+      "The conversation is not known, or its history is no longer kept. Send the full history as messages.",
+    );
+  }
+  return { entry, count: 0, checkpoint, missing: undefined };
 }

@@ -58,6 +58,7 @@ pub struct NativePlanOptions {
 #[napi]
 pub struct NativePlan {
     plan: Plan,
+    turn: Arc<Turn>,
     planner: Arc<Planner>,
     pool: Arc<Pool>,
 }
@@ -194,12 +195,20 @@ impl Job {
             previous: previous.as_ref().and_then(|artifact| artifact.prompt()),
             inline,
         };
+        let how = match turn.choices() {
+            0 | 1 => how,
+            _ => PlanOptions {
+                declined: how.declined.or(Some(Reason::MultipleChoices)),
+                ..how
+            },
+        };
         let plan = match &found {
             Some(found) if append => planner.plan_append(&turn, &found.artifact, &how, cancel)?,
             found => planner.plan(&turn, found.as_ref(), &how, cancel)?,
         };
         Ok(plan.map(|plan| NativePlan {
             plan,
+            turn,
             planner,
             pool,
         }))
@@ -240,16 +249,6 @@ impl NativeTurn {
         let candidates = self.turn.candidates();
         let digests = candidates.iter().flat_map(|(_, digest)| *digest);
         digests.collect::<Vec<u8>>().into()
-    }
-
-    #[napi(getter)]
-    pub fn choices(&self) -> u32 {
-        u32::try_from(self.turn.choices()).unwrap_or(u32::MAX)
-    }
-
-    #[napi]
-    pub fn others_json(&self) -> String {
-        self.turn.others_json()
     }
 }
 
@@ -298,13 +297,30 @@ impl NativeSeam {
     pub fn plan_inline(
         &self,
         turn: &NativeTurn,
-        append: bool,
         found: &NativeArtifact,
         count: u32,
         options: NativePlanOptions,
     ) -> Outcome<Option<NativePlan>> {
         guarded(|| {
-            let job = self.job(turn, append, Some(found), count, None, options);
+            let job = self.job(&turn.turn, false, Some(found), count, None, options);
+            job.plan(true, &Cancel::default())
+        })
+    }
+
+    /// Reads messages to append, and plans at once, or gives null where that would
+    /// take long.
+    #[napi]
+    pub fn append_inline(
+        &self,
+        messages: BufferSlice,
+        members: Option<BufferSlice>,
+        found: &NativeArtifact,
+        options: NativePlanOptions,
+    ) -> Outcome<Option<NativePlan>> {
+        guarded(|| {
+            let members = members.map(|members| members.to_vec());
+            let turn = Arc::new(Turn::append(messages.to_vec(), members)?);
+            let job = self.job(&turn, true, Some(found), 0, None, options);
             job.plan(true, &Cancel::default())
         })
     }
@@ -323,7 +339,7 @@ impl NativeSeam {
         options: NativePlanOptions,
         cancel: Option<&NativeCancel>,
     ) -> napi::Result<Object<'env>> {
-        let job = self.job(turn, append, found, count, previous, options);
+        let job = self.job(&turn.turn, append, found, count, previous, options);
         let cancel = cancel_of(cancel);
         promise(env, &self.pool, move || job.plan(false, &cancel))
     }
@@ -332,7 +348,7 @@ impl NativeSeam {
 impl NativeSeam {
     fn job(
         &self,
-        turn: &NativeTurn,
+        turn: &Arc<Turn>,
         append: bool,
         found: Option<&NativeArtifact>,
         count: u32,
@@ -342,7 +358,7 @@ impl NativeSeam {
         Job {
             planner: Arc::clone(&self.planner),
             pool: Arc::clone(&self.pool),
-            turn: Arc::clone(&turn.turn),
+            turn: Arc::clone(turn),
             found: found.map(|found| Found {
                 artifact: Arc::clone(&found.artifact),
                 count: count as usize,
@@ -455,15 +471,11 @@ impl NativePlan {
         env: &'env Env,
         cancel: Option<&NativeCancel>,
     ) -> napi::Result<Object<'env>> {
-        let (plan, planner, pool) = self.parts();
+        let parts = self.parts();
         let cancel = cancel_of(cancel);
         promise(env, &self.pool, move || {
-            let right = plan.shadow_check(&planner, &cancel)?;
-            Ok(right.map(|plan| NativePlan {
-                plan,
-                planner,
-                pool,
-            }))
+            let right = parts.plan.shadow_check(&parts.planner, &cancel)?;
+            Ok(right.map(|plan| Self { plan, ..parts }))
         })
     }
 
@@ -475,16 +487,12 @@ impl NativePlan {
         reason: String,
         cancel: Option<&NativeCancel>,
     ) -> napi::Result<Object<'env>> {
-        let (plan, planner, pool) = self.parts();
+        let parts = self.parts();
         let cancel = cancel_of(cancel);
         promise(env, &self.pool, move || {
             let reason = reason_of(&reason).unwrap_or(Reason::PrefixMismatch);
-            let plan = plan.rendered(&planner, reason, &cancel)?;
-            Ok(NativePlan {
-                plan,
-                planner,
-                pool,
-            })
+            let plan = parts.plan.rendered(&parts.planner, reason, &cancel)?;
+            Ok(Self { plan, ..parts })
         })
     }
 
@@ -498,6 +506,12 @@ impl NativePlan {
     #[napi]
     pub fn members_json(&self) -> String {
         self.plan.members_json()
+    }
+
+    /// Its other members, as a JSON object.
+    #[napi]
+    pub fn others_json(&self) -> String {
+        self.turn.others_json()
     }
 
     #[napi]
@@ -535,9 +549,14 @@ impl NativePlan {
 }
 
 impl NativePlan {
-    fn parts(&self) -> (Plan, Arc<Planner>, Arc<Pool>) {
-        let (planner, pool) = (Arc::clone(&self.planner), Arc::clone(&self.pool));
-        (self.plan.clone(), planner, pool)
+    /// A copy for another thread.
+    fn parts(&self) -> Self {
+        Self {
+            plan: self.plan.clone(),
+            turn: Arc::clone(&self.turn),
+            planner: Arc::clone(&self.planner),
+            pool: Arc::clone(&self.pool),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{
-    environment::Environment,
+    environment::{Environment, Fingerprint},
     history::{History, HistoryDigest},
 };
 use crate::{
@@ -62,6 +62,7 @@ pub struct Artifact {
     pub(crate) tenant: Box<str>,
     pub(crate) history: Arc<History>,
     pub(crate) environment: Arc<Environment>,
+    pub(crate) fingerprint: Arc<Fingerprint>,
     pub(crate) now: Now,
     /// None where the server rendered.
     pub(crate) state: Option<State>,

@@ -2,7 +2,8 @@
 
 use super::{
     artifact::{Artifact, ArtifactId},
-    outcome::{Field, Reason},
+    environment::Fingerprint,
+    outcome::Reason,
 };
 use crate::prompt::Prompt;
 
@@ -25,7 +26,7 @@ pub struct Certificate {
     /// How many ids the planned prompt has.
     pub combined_tokens: usize,
     /// The environment fingerprint, field by field.
-    pub environment: [(Field, [u8; 16]); Field::ALL.len()],
+    pub environment: Fingerprint,
     /// The tenant.
     pub tenant: String,
     /// Milliseconds of Unix time from which on it no longer holds.
@@ -39,7 +40,7 @@ impl Certificate {
         prefix_tokens: usize,
         boundary: usize,
         prompt: &Prompt,
-        environment: [(Field, [u8; 16]); Field::ALL.len()],
+        environment: Fingerprint,
         expires: i64,
     ) -> Self {
         let append_hash = hash_from(prompt, boundary);
@@ -109,7 +110,7 @@ pub struct Claim<'a> {
     /// The planned prompt.
     pub prompt: &'a Prompt,
     /// The environment of the turn.
-    pub environment: &'a [(Field, [u8; 16]); Field::ALL.len()],
+    pub environment: &'a Fingerprint,
     /// Who sends it.
     pub tenant: &'a str,
     /// Milliseconds of Unix time.
@@ -119,12 +120,13 @@ pub struct Claim<'a> {
 /// BLAKE3 over the ids of `prompt` from `start` on.
 pub(crate) fn hash_from(prompt: &Prompt, start: usize) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    let mut bytes = Vec::with_capacity(4096);
+    let mut bytes = [0; 4096];
     prompt.for_each_run_from(start, |ids| {
-        for ids in ids.chunks(1024) {
-            bytes.clear();
-            bytes.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
-            hasher.update(&bytes);
+        for ids in ids.chunks(bytes.len() / 4) {
+            for (to, id) in bytes.chunks_exact_mut(4).zip(ids) {
+                to.copy_from_slice(&id.to_le_bytes());
+            }
+            hasher.update(&bytes[..4 * ids.len()]);
         }
     });
     *hasher.finalize().as_bytes()

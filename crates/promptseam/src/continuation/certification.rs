@@ -33,7 +33,7 @@ use super::{
 use crate::{
     error::Result,
     model::Model,
-    template::{ChatRequest, Found, Message, Now, Role, Shape},
+    template::{ChatRequest, Found, Message, Now, Prepared, Role, Shape},
 };
 
 /// Probes for each class.
@@ -72,7 +72,7 @@ pub(crate) enum Verdict {
 /// A short history of a class.
 #[derive(Debug)]
 pub(crate) struct StandIn {
-    messages: Vec<Message>,
+    prepared: Prepared,
     /// What its prompt has behind the marker, less what history does not repeat.
     between: String,
 }
@@ -254,13 +254,14 @@ impl Table {
 
     fn stand_in(&self, model: &Model, class: &Class, now: Now) -> Result<Option<StandIn>> {
         let messages = probes::stand_in(class, model.dialect())?;
-        let sent = self.render(model, messages.clone(), now)?;
+        let prepared = model.prepare(&self.head.with_messages(messages))?;
+        let sent = model.render_prepared(&prepared, now)?;
         let repeated = &sent[..self.repeated(&sent)];
         let Some((_, between)) = repeated.split_once(&**MARKER) else {
             return Ok(None);
         };
         let between = between.to_owned();
-        Ok(Some(StandIn { messages, between }))
+        Ok(Some(StandIn { prepared, between }))
     }
 }
 
@@ -294,8 +295,9 @@ impl StandIn {
         after: &[Message],
         now: Now,
     ) -> Result<Option<Suffix>> {
-        let messages = [self.messages.as_slice(), after].concat();
-        let rendered = model.render_request(&head.with_messages(messages), now)?;
+        let after = model.prepare(&head.with_messages(after.to_vec()))?;
+        // No instruction is in what follows, so each part is prepared as in the whole.
+        let rendered = model.render_prepared(&self.prepared.followed_by(&after), now)?;
         let found = memchr::memmem::find(rendered.as_bytes(), MARKER.as_bytes());
         let Some(behind) = found.map(|at| at + MARKER.len()) else {
             return Ok(None);

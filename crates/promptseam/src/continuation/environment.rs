@@ -53,6 +53,9 @@ pub struct Identity {
 
 type FieldDigest = [u8; 16];
 
+/// A digest of each field of an environment, in the order of [`Field::ALL`].
+pub type Fingerprint = [(Field, [u8; 16]); Field::ALL.len()];
+
 /// The members of [`FIELDS`] as a request spells them.
 pub(crate) type Fields<'a> = Vec<(Cow<'a, str>, &'a str)>;
 
@@ -193,7 +196,7 @@ impl Environment {
     }
 
     /// The digest of each field at `now`.
-    pub fn fingerprint(&self, now: Now) -> [(Field, [u8; 16]); Field::ALL.len()] {
+    pub(crate) fn fingerprint(&self, now: Now) -> Fingerprint {
         let date = digest_of(&[now.strftime("%Y-%m-%d").as_bytes()]);
         let mut digests = self.digests.iter().chain(std::iter::once(&date));
         Field::ALL.map(|field| (field, digests.next().copied().unwrap_or_default()))

@@ -30,7 +30,7 @@ mod turn;
 
 pub use artifact::{Answer, Artifact, ArtifactId, SampledSpan};
 pub use certificate::{Certificate, Claim};
-pub use environment::{Environment, Identity};
+pub use environment::{Environment, Fingerprint, Identity};
 pub use history::HistoryDigest;
 pub use outcome::{Field, Outcome, Reason, Rung};
 pub use plan::{Drift, Plan};

@@ -6,9 +6,9 @@ use super::{
     artifact::{Answer, Artifact, ArtifactId, SampledSpan, State},
     certificate::{Certificate, Claim, hash_from},
     certification::ClassState,
-    environment::Environment,
+    environment::{Environment, Fingerprint},
     history::{History, HistoryDigest},
-    outcome::{Field, Outcome, Reason, Rung},
+    outcome::{Outcome, Reason, Rung},
     planner::{Planner, parse_messages},
 };
 use crate::{
@@ -54,6 +54,7 @@ pub struct Plan {
     pub(crate) tenant: Box<str>,
     pub(crate) history: Arc<History>,
     pub(crate) environment: Arc<Environment>,
+    pub(crate) fingerprint: Arc<Fingerprint>,
     pub(crate) now: Now,
     pub(crate) state: Option<State>,
     pub(crate) class: Option<Arc<ClassState>>,
@@ -148,7 +149,7 @@ impl Plan {
         certificate.check(&Claim {
             prefix,
             prompt,
-            environment: &self.environment.fingerprint(self.now),
+            environment: &self.fingerprint,
             tenant,
             now_ms,
         })
@@ -248,6 +249,7 @@ impl Plan {
             tenant: self.tenant.clone(),
             history: Arc::clone(&self.history),
             environment: Arc::clone(&self.environment),
+            fingerprint: Arc::clone(&self.fingerprint),
             now: self.now,
             state: self.state.clone(),
             answer,
@@ -262,9 +264,9 @@ impl Plan {
         };
         hasher.update(self.tenant.as_bytes());
         hasher.update(&self.base.as_ref().map_or([0; 32], |base| base.id));
-        for (field, digest) in self.environment.fingerprint(self.now) {
+        for (field, digest) in self.fingerprint.iter() {
             hasher.update(field.name().as_bytes());
-            hasher.update(&digest);
+            hasher.update(digest);
         }
         hasher.update(self.history.digest());
         count(&mut hasher, self.prefix_length);
@@ -281,8 +283,8 @@ impl Plan {
     }
 
     /// The environment fingerprint.
-    pub fn fingerprint(&self) -> [(Field, [u8; 16]); Field::ALL.len()] {
-        self.environment.fingerprint(self.now)
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
     }
 }
 

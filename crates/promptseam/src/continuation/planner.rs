@@ -10,7 +10,7 @@ use super::{
     certificate::Certificate,
     certification::{ClassState, StandIn, Table, Verdict},
     class::{Class, Unclassed},
-    environment::{self, Environment, Fields, Identity},
+    environment::{self, Environment, Fields, Fingerprint, Identity},
     history::{self, History, short_hash},
     outcome::{Field, Outcome, Reason, Rung},
     plan::{Drift, Plan},
@@ -121,6 +121,7 @@ struct Certified {
     boundary: usize,
     class: Option<Arc<ClassState>>,
     drift: Drift,
+    shapes: Vec<Shape>,
     messages: Vec<Message>,
 }
 
@@ -274,14 +275,21 @@ impl Planner {
             boundary,
             class,
             drift,
+            shapes,
             messages,
         } = certified;
-        let history = self.history(draft, &messages);
-        let fingerprint = draft.environment.fingerprint(draft.now);
+        let history = history_of(draft, &shapes, &messages);
         let certificate = draft.base.map(|base| {
             let sent = base.prompt().map_or(0, Prompt::len);
-            let expires = draft.options.expires;
-            Certificate::new(base, sent, boundary, &state.prompt, fingerprint, expires)
+            let (prompt, expires) = (&state.prompt, draft.options.expires);
+            Certificate::new(
+                base,
+                sent,
+                boundary,
+                prompt,
+                *fingerprint_of(draft),
+                expires,
+            )
         });
         let check = class
             .as_ref()
@@ -347,7 +355,8 @@ impl Planner {
             Some(base) => &messages[base.history.count()..],
             None => &messages[..],
         };
-        let history = self.history(draft, new);
+        let shapes = self.shapes(&draft.environment.head, new);
+        let history = history_of(draft, &shapes, new);
         let outcome = Outcome {
             rung: if aligned {
                 Rung::AlignedRender
@@ -374,6 +383,7 @@ impl Planner {
             base: draft.base.cloned(),
             tenant: draft.options.tenant.into(),
             history,
+            fingerprint: fingerprint_of(draft),
             environment: Arc::clone(&draft.environment),
             now: draft.now,
             state,
@@ -451,6 +461,7 @@ impl Planner {
                 state: sent.clone(),
                 class: None,
                 drift: Drift::Unknown,
+                shapes: Vec::new(),
                 messages: Vec::new(),
             }));
         }
@@ -464,11 +475,7 @@ impl Planner {
             return because(reason);
         }
         let head = &draft.environment.head;
-        let literals = self.model.literals(head);
-        let shapes: Vec<Shape> = messages
-            .iter()
-            .map(|message| Shape::of(message, literals))
-            .collect();
+        let shapes = self.shapes(head, &messages);
         let class = match Class::of(base.history.traits(), &shapes) {
             Ok(class) => class,
             Err(Unclassed::ContentTested) => return because(Reason::ContentTestsTemplate),
@@ -511,6 +518,7 @@ impl Planner {
             boundary,
             class: Some(state),
             drift,
+            shapes,
             messages,
         }))
     }
@@ -630,34 +638,19 @@ impl Planner {
         Ok(ids.len())
     }
 
-    /// The history with the draft's messages, which were parsed to `messages`.
-    fn history(&self, draft: &Draft<'_>, messages: &[Message]) -> Arc<History> {
-        let parent = draft.base.map(|base| Arc::clone(&base.history));
-        match parent {
-            Some(parent) if draft.new.is_empty() => parent,
-            parent => {
-                let literals = self.model.literals(&draft.environment.head);
-                let before = parent
-                    .as_ref()
-                    .map_or_else(Traits::default, |p| *p.traits());
-                let traits = messages.iter().fold(before, |traits, message| {
-                    traits.with(&Shape::of(message, literals))
-                });
-                let calls = messages.iter().flat_map(|message| {
-                    let names = message.call_names().into_iter();
-                    names.map(|(id, name)| (short_hash(id), short_hash(name)))
-                });
-                let calls = calls.collect();
-                let history = History::new(parent, &draft.new, draft.digest, traits, calls);
-                Arc::new(history)
-            }
-        }
+    fn shapes(&self, head: &ChatRequest, messages: &[Message]) -> Vec<Shape> {
+        let literals = self.model.literals(head);
+        let shapes = messages.iter().map(|message| Shape::of(message, literals));
+        shapes.collect()
     }
 
     /// The last rung: the server renders. The history is kept all the same.
     fn messages_plan(&self, draft: &Draft<'_>, reason: Reason) -> Plan {
         let history = match parse_messages(&draft.new, 0, self.model.dialect()) {
-            Ok(messages) => self.history(draft, &messages),
+            Ok(messages) => {
+                let shapes = self.shapes(&draft.environment.head, &messages);
+                history_of(draft, &shapes, &messages)
+            }
             Err(_) => {
                 let odd = Traits {
                     odd: true,
@@ -789,6 +782,37 @@ fn previous_of(draft: &Draft<'_>) -> Option<Prompt> {
         Some(Reason::ArtifactExpired | Reason::TenantMismatch)
     );
     usable.then_some(prompt)
+}
+
+/// The history with the draft's messages, which have these shapes.
+fn history_of(draft: &Draft<'_>, shapes: &[Shape], messages: &[Message]) -> Arc<History> {
+    let parent = draft.base.map(|base| Arc::clone(&base.history));
+    match parent {
+        Some(parent) if draft.new.is_empty() => parent,
+        parent => {
+            let before = parent
+                .as_ref()
+                .map_or_else(Traits::default, |p| *p.traits());
+            let traits = shapes.iter().fold(before, Traits::with);
+            let names = messages.iter().flat_map(Message::call_names);
+            let calls = names.map(|(id, name)| (short_hash(id), short_hash(name)));
+            let calls = calls.collect();
+            let history = History::new(parent, &draft.new, draft.digest, traits, calls);
+            Arc::new(history)
+        }
+    }
+}
+
+/// The environment fingerprint, that of the turn before where nothing changed.
+fn fingerprint_of(draft: &Draft<'_>) -> Arc<Fingerprint> {
+    match draft.base {
+        Some(base)
+            if base.now == draft.now && Arc::ptr_eq(&base.environment, &draft.environment) =>
+        {
+            Arc::clone(&base.fingerprint)
+        }
+        _ => Arc::new(draft.environment.fingerprint(draft.now)),
+    }
 }
 
 /// The JSON of every message of a draft's history.

@@ -8,7 +8,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     prompt::{BoundaryRow, Growth, Prompt},
     template::{
-        ChatRequest, Dialect, Literals, Now, Renderer,
+        ChatRequest, Dialect, Literals, Now, Prepared, Renderer,
         harmony::marked::{self, Piece, Token},
     },
     tokenizer::{Met, Special},
@@ -84,8 +84,23 @@ impl Model {
     /// # Errors
     /// What rendering gives.
     pub(crate) fn render_request(&self, request: &ChatRequest, now: Now) -> Result<String> {
-        let renderer = self.renderer()?;
-        renderer.render(&renderer.prepare(request)?, now)
+        self.render_prepared(&self.prepare(request)?, now)
+    }
+
+    /// A request's messages in the form in which they are rendered.
+    ///
+    /// # Errors
+    /// `TemplateMissing`.
+    pub(crate) fn prepare(&self, request: &ChatRequest) -> Result<Prepared> {
+        self.renderer()?.prepare(request)
+    }
+
+    /// The text of prepared messages.
+    ///
+    /// # Errors
+    /// What rendering gives.
+    pub(crate) fn render_prepared(&self, prepared: &Prepared, now: Now) -> Result<String> {
+        self.renderer()?.render(prepared, now)
     }
 
     /// The dialect in which requests are read.

@@ -80,6 +80,15 @@ impl Prepared {
         }
     }
 
+    /// These messages, then those of `later`. O(messages).
+    #[must_use]
+    pub(crate) fn followed_by(&self, later: &Self) -> Self {
+        Self {
+            messages: [self.messages.as_slice(), &later.messages].concat(),
+            arguments: later.arguments.clone(),
+        }
+    }
+
     /// The same with or without a generation prompt, and not continuing the
     /// final message.
     #[must_use]

@@ -1,12 +1,11 @@
 // From a request body to ids, against the JavaScript ways, on the same texts in turn.
 
 import { readFileSync } from "node:fs";
-import { Template } from "@huggingface/jinja";
 import { Tokenizer as HuggingTokenizer } from "@huggingface/tokenizers";
 import { encode as encodeO200k } from "gpt-tokenizer/encoding/o200k_base";
-import npmTokenizers from "tokenizers";
 import { Model } from "../dist/index.js";
 import { bodyOf, conversation } from "./agent-text.mjs";
+import { CONFIG, idsInJs, renderInJs, sameIds } from "./javascript-way.mjs";
 import { median, modelFolder, paired, ratio, row, say } from "./sampling.mjs";
 
 const SIZES = [
@@ -16,35 +15,10 @@ const SIZES = [
 ];
 
 const read = (name, file) => JSON.parse(readFileSync(`${modelFolder(name)}${file}`, "utf8"));
-const config = read("qwen3", "tokenizer_config.json");
-const template = new Template(config.chat_template);
-
-/** What a gateway in JavaScript does: parse the body, parse the tool arguments as vLLM does, render. */
-function renderInJs(body) {
-  const request = JSON.parse(body.toString("utf8"));
-  const messages = request.messages.map((message) =>
-    message.tool_calls === undefined
-      ? message
-      : {
-          ...message,
-          tool_calls: message.tool_calls.map((call) => ({
-            ...call,
-            function: { ...call.function, arguments: JSON.parse(call.function.arguments) },
-          })),
-        },
-  );
-  return template.render({ messages, tools: request.tools, add_generation_prompt: true });
-}
-
 const O200K_SPECIAL = {
   allowedSpecial: new Set(["<|endoftext|>", "<|endofprompt|>"]),
   disallowedSpecial: new Set(),
 };
-
-function sameIds(prompt, ids) {
-  const ours = prompt.tokenIds();
-  return ours.length === ids.length && ours.every((id, index) => id === ids[index]);
-}
 
 say("loading the peers");
 // Texts of 128k tokens are longer than Qwen3's own limit allows.
@@ -52,10 +26,9 @@ const maxModelLength = 200_000;
 const qwen3 = await Model.load(modelFolder("qwen3"), { maxModelLength });
 const o200k = await Model.load(
   { tokenizer: `${modelFolder("gpt4o")}tokenizer.json` },
-  { chatTemplate: config.chat_template, maxModelLength },
+  { chatTemplate: CONFIG.chat_template, maxModelLength },
 );
-const npm = npmTokenizers.Tokenizer.fromFile(`${modelFolder("qwen3")}tokenizer.json`);
-const hugging = new HuggingTokenizer(read("qwen3", "tokenizer.json"), config);
+const hugging = new HuggingTokenizer(read("qwen3", "tokenizer.json"), CONFIG);
 
 /** Each vocabulary: our way, and the peers' that must give the same ids. */
 const VOCABULARIES = [
@@ -63,8 +36,7 @@ const VOCABULARIES = [
     name: "Qwen3",
     ours: (body) => qwen3.render(body),
     peers: {
-      "jinja + npm tokenizers": async (body) =>
-        (await npm.encode(renderInJs(body), null, { addSpecialTokens: false })).getIds(),
+      "jinja + npm tokenizers": idsInJs,
       "jinja + @huggingface/tokenizers": (body) =>
         hugging.encode(renderInJs(body), { add_special_tokens: false }).ids,
     },

@@ -1,6 +1,6 @@
 // Answers of a model: the message that a server parses out of one, and the ids that were sampled for it.
 
-import { content, text } from "./texts.mjs";
+import { text } from "./texts.mjs";
 
 const NAMES = ["read", "write", "search.web", "ünïcode"];
 const ARGUMENTS = [
@@ -54,7 +54,7 @@ export function answer(random, { family, ids, calls: share }) {
     message.tool_calls = Array.from({ length: 1 + parallel }, () => call(random, ids));
     message.content = random.pick(["", null, "Let me look.", message.content]);
   }
-  if (random.chance(0.02)) message.content = content(random);
+  if (random.chance(0.02)) message.content = [text(random), text(random)].map((part) => ({ type: "text", text: part }));
   const cut = random.chance(0.05);
   const step = { message, finishReason: message.tool_calls ? "tool_calls" : "stop" };
   if (cut && typeof message.content === "string" && message.tool_calls === undefined) {

@@ -70,7 +70,7 @@ export declare class NativePlan {
   /** This turn rendered whole, for a reason. */
   rendered(reason: string, cancel?: NativeCancel | undefined | null): Promise<Failure | NativePlan>
   /** All messages as a JSON list. */
-  messagesJson(): string
+  messagesJson(): Outcome<string>
   /** The members of the request that can change a prompt, as a JSON object. */
   membersJson(): string
   /** Its other members, as a JSON object. */
@@ -136,9 +136,9 @@ export declare class NativeTurn {
   /** Reads a whole request at once. */
   static request(body: Buffer): Outcome<NativeTurn>
   /** How many messages the longest histories that may be known have. */
-  candidateCounts(): Array<number>
-  /** Their digests, 32 bytes each. */
-  candidateDigests(): Buffer
+  candidateCounts(): Uint32Array
+  /** Their digests in hexadecimal, 64 digits each. */
+  candidateDigests(): string
 }
 
 /** A failed call. */

@@ -2,6 +2,8 @@
 
 /** mulberry32. */
 export class Random {
+  /** Share of texts that look like another kind of message; some sessions have many, as one alone seldom does harm. */
+  disguised = 0.01;
   #state;
 
   /** @param {string} seed */

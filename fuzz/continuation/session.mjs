@@ -37,6 +37,7 @@ export class Session {
     this.#family = family;
     this.#name = name;
     this.#setups = chooseSetups(random);
+    if (random.chance(0.05)) random.disguised = 0.2;
     this.#onTurn = onTurn;
   }
 

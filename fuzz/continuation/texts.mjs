@@ -53,8 +53,24 @@ const LITERAL = [
   "\u0000",
 ];
 
+/** What templates take for something else than content where it stands around all of it. */
+const AROUND = [
+  ["<tool_response>", "</tool_response>"],
+  ["<tool_response>\n", "\n</tool_response>"],
+  ["<think>\n", "\n</think>\n\n"],
+  ["<tool_call>\n", "\n</tool_call>"],
+];
+
+/** A text that looks like another kind of message, or nearly so. */
+function disguised(random) {
+  const [before, after] = random.pick(AROUND);
+  const around = () => (random.chance(0.3) ? random.pick(["x", ...SPACE]) : "");
+  return `${around()}${random.chance(0.9) ? before : ""}${random.pick(PLAIN)}${random.chance(0.9) ? after : ""}${around()}`;
+}
+
 /** @param {import("./random.mjs").Random} random */
 export function text(random) {
+  if (random.chance(random.disguised)) return disguised(random);
   if (random.chance(0.03)) return random.pick(["", "", " ", "\n"]);
   let out = random.chance(0.06) ? random.pick(SPACE) : "";
   for (let pieces = 1 + random.below(3); pieces > 0; pieces--) {
@@ -74,6 +90,11 @@ export function text(random) {
 export function content(random) {
   if (!random.chance(0.08)) return text(random);
   const parts = Array.from({ length: random.below(4) }, () => ({ type: "text", text: text(random) }));
+  if (random.chance(0.2)) {
+    const whole = text(random);
+    const cut = random.below(whole.length + 1);
+    parts.splice(0, parts.length, ...[whole.slice(0, cut), whole.slice(cut)].map((piece) => ({ type: "text", text: piece.toWellFormed() })));
+  }
   if (random.chance(0.03)) parts.push({ type: "image_url", image_url: { url: "data:image/png;base64,AA==" } });
   return parts;
 }

@@ -104,8 +104,9 @@ export class World {
   #record(step, base, options, day) {
     const { append, messages } = step;
     if (step.form === "append") {
-      const before = [...base.messages, base.answer];
-      return { messages: [...before, ...append], sent: [...before, ...append], members: { ...base.members, ...lastingMembers(step.members) }, day };
+      const members = { ...base.members, ...lastingMembers(step.members) };
+      const after = [base.answer, ...append];
+      return { messages: [...base.messages, ...after], sent: [...base.sent, ...after], members, day };
     }
     if (base !== undefined && !isDeepStrictEqual(messages.slice(0, base.sent.length), base.sent))
       throw new Mismatch("goes on from a history that the request does not have", {});
@@ -132,6 +133,8 @@ export class World {
     }
     if (turn.prefixLength + turn.appendedLength !== prompt.length)
       throw new Mismatch("lengths that do not add up", why);
+    if (outcome.kind === "full_render" && outcome.reason === "shadow_mismatch")
+      throw new Mismatch("only the shadow check found the prompt wrong", why);
     const certified = outcome.kind === "certified_suffix";
     if (certified !== (turn.certificate !== null)) throw new Mismatch("a certificate where there is none to be", why);
     if (base === undefined) {
@@ -141,7 +144,7 @@ export class World {
     } else if (certified) {
       if (base.prompt.diff(prompt).commonPrefix < turn.prefixLength)
         throw new Mismatch("ids were taken over that the earlier prompt does not have", why);
-      if (base.day !== record.day || !isDeepStrictEqual(decisive(base.members), decisive(record.members)))
+      if (base.day !== record.day || !isDeepStrictEqual(base.members.tools, record.members.tools))
         throw new Mismatch("certified under another environment", why);
     }
     if (outcome.reason === "template_rewrote_history") {
@@ -188,11 +191,6 @@ export class World {
     }
     return { status, record };
   }
-}
-
-/** Members of which every change changes the environment. */
-function decisive({ tools, chat_template_kwargs, documents, reasoning_effort }) {
-  return { tools, chat_template_kwargs, documents, reasoning_effort };
 }
 
 function keyOf(tenant, conversation) {

@@ -71,10 +71,10 @@ export class Read {
   }
 
   /** The histories that may be known, the longest first: how many messages each has, and its digest in hexadecimal. */
-  candidates(): { counts: readonly number[]; digests: readonly string[] } {
+  candidates(): { counts: Uint32Array; digests: readonly string[] } {
     const counts = this.native.candidateCounts();
-    const all = this.native.candidateDigests().toString("hex");
-    return { counts, digests: counts.map((_, at) => all.slice(64 * at, 64 * at + 64)) };
+    const all = this.native.candidateDigests();
+    return { counts, digests: Array.from(counts, (_, at) => all.slice(64 * at, 64 * at + 64)) };
   }
 
   /** The request without its messages. */
@@ -89,7 +89,7 @@ export class Read {
   /** The whole history, as the prompt was made of it. */
   messages(plan: NativePlan): readonly ChatMessage[] {
     if (this.#request !== null && this.append === null) return (this.#request as ChatRequest).messages;
-    return JSON.parse(plan.messagesJson());
+    return JSON.parse(take(plan.messagesJson()));
   }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use napi::{
     Env,
-    bindgen_prelude::{Buffer, BufferSlice, Object, Uint32Array},
+    bindgen_prelude::{BufferSlice, Object, Uint32Array},
 };
 use napi_derive::napi;
 use promptseam::{
@@ -238,17 +238,16 @@ impl NativeTurn {
 
     /// How many messages the longest histories that may be known have.
     #[napi]
-    pub fn candidate_counts(&self) -> Vec<u32> {
+    pub fn candidate_counts(&self) -> Uint32Array {
         let candidates = self.turn.candidates();
-        candidates.iter().map(|(count, _)| *count as u32).collect()
+        Uint32Array::new(candidates.map(|(count, _)| count as u32).collect())
     }
 
-    /// Their digests, 32 bytes each.
+    /// Their digests in hexadecimal, 64 digits each.
     #[napi]
-    pub fn candidate_digests(&self) -> Buffer {
-        let candidates = self.turn.candidates();
-        let digests = candidates.iter().flat_map(|(_, digest)| *digest);
-        digests.collect::<Vec<u8>>().into()
+    pub fn candidate_digests(&self) -> String {
+        let digests = self.turn.candidates().map(|(_, digest)| hex(&digest));
+        digests.collect()
     }
 }
 
@@ -498,8 +497,8 @@ impl NativePlan {
 
     /// All messages as a JSON list.
     #[napi]
-    pub fn messages_json(&self) -> String {
-        self.plan.messages_json()
+    pub fn messages_json(&self) -> Outcome<String> {
+        guarded(|| Ok(self.plan.messages_json()?))
     }
 
     /// The members of the request that can change a prompt, as a JSON object.
@@ -540,10 +539,11 @@ impl NativePlan {
             let bytes = i64::try_from(artifact.own_bytes()).unwrap_or(i64::MAX);
             UNREPORTED.fetch_add(bytes, Ordering::Relaxed);
             report_memory(&env);
-            Ok(NativeArtifact {
-                artifact: Arc::new(artifact),
-                bytes,
-            })
+            let artifact = Arc::new(artifact);
+            let idle = Arc::clone(&artifact);
+            // Nobody waits for it, and a full queue has better things to do.
+            let _ = self.pool.submit(move || idle.pack());
+            Ok(NativeArtifact { artifact, bytes })
         })
     }
 }

@@ -56,7 +56,7 @@ struct Known(HashMap<[u8; 32], Arc<Artifact>>);
 
 impl Known {
     fn find(&self, turn: &Turn) -> Option<Found> {
-        turn.candidates().into_iter().find_map(|(count, digest)| {
+        turn.candidates().find_map(|(count, digest)| {
             let artifact = Arc::clone(self.0.get(&digest)?);
             Some(Found { artifact, count })
         })

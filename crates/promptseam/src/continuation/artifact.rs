@@ -101,6 +101,11 @@ impl Artifact {
         &self.answer
     }
 
+    /// Packs the messages that it added, once its turn is over. O(their text).
+    pub fn pack(&self) {
+        self.history.pack();
+    }
+
     /// About how many heap bytes it adds to what it shares.
     pub fn own_bytes(&self) -> usize {
         self.own_bytes

@@ -110,13 +110,12 @@ impl Plan {
     }
 
     /// All messages as a JSON list, as the prompt was made of them. O(text).
-    pub fn messages_json(&self) -> String {
-        let messages = self.history.messages();
-        let bytes = messages
-            .iter()
-            .map(|message| message.len() + 1)
-            .sum::<usize>();
-        let mut json = String::with_capacity(bytes + 2);
+    ///
+    /// # Errors
+    /// `Internal` for a history that was damaged in memory.
+    pub fn messages_json(&self) -> Result<String> {
+        let messages = self.history.messages()?;
+        let mut json = String::with_capacity(messages.len() + self.history.count() + 2);
         json.push('[');
         for (at, message) in messages.iter().enumerate() {
             if at > 0 {
@@ -125,7 +124,7 @@ impl Plan {
             json.push_str(message);
         }
         json.push(']');
-        json
+        Ok(json)
     }
 
     /// The members of the request that can change a prompt, as a JSON object.
@@ -213,7 +212,8 @@ impl Plan {
     }
 
     fn full_state(&self, planner: &Planner, cancel: &Cancel) -> Result<State> {
-        let messages = self.history.messages();
+        let messages = self.history.messages()?;
+        let messages: Vec<&str> = messages.iter().collect();
         let messages = parse_messages(&messages, 0, planner.model().dialect())?;
         let request = self.environment.head.with_messages(messages);
         planner.render_state(&request, &self.environment.table, self.now, None, cancel)

@@ -11,7 +11,7 @@ use super::{
     certification::{ClassState, StandIn, Table, Verdict},
     class::{Class, Unclassed},
     environment::{self, Environment, Fields, Fingerprint, Identity},
-    history::{self, History, short_hash},
+    history::{self, History, Messages, short_hash},
     outcome::{Field, Outcome, Reason, Rung},
     plan::{Drift, Plan},
     sampled,
@@ -310,7 +310,9 @@ impl Planner {
 
     /// The lower rungs: the whole text rendered.
     fn rendered_plan(&self, draft: &Draft<'_>, reason: Reason, cancel: &Cancel) -> Result<Plan> {
-        let all = all_messages(draft);
+        let known = draft.base.map(|base| base.history.messages()).transpose()?;
+        let known = known.iter().flat_map(Messages::iter);
+        let all: Vec<&str> = known.chain(draft.new.iter().copied()).collect();
         let messages = parse_messages(&all, 0, self.model.dialect());
         let rendered = messages.and_then(|messages| {
             environment::check_renderable(&draft.environment.head)?;
@@ -813,15 +815,6 @@ fn fingerprint_of(draft: &Draft<'_>) -> Arc<Fingerprint> {
         }
         _ => Arc::new(draft.environment.fingerprint(draft.now)),
     }
-}
-
-/// The JSON of every message of a draft's history.
-fn all_messages<'a>(draft: &'a Draft<'_>) -> Vec<&'a str> {
-    let mut all = draft
-        .base
-        .map_or_else(Vec::new, |base| base.history.messages());
-    all.extend(&draft.new);
-    all
 }
 
 /// Reads messages, the first of which is the `first`th of its request.

@@ -20,6 +20,8 @@ pub struct Turn {
     messages: Vec<Span>,
     /// After each message, where these are a whole history.
     digests: Vec<HistoryDigest>,
+    /// How many messages each history has that may be known, the longest first.
+    candidates: Vec<usize>,
     /// The members of an append, or of the request.
     members: Vec<(String, String)>,
     /// The other members as JSON, without braces.
@@ -51,6 +53,13 @@ impl Turn {
             return Err(invalid("messages must not be empty"));
         }
         let digests = history::digests(None, messages.iter().map(|span| span.of(&text)));
+        let answered = |count: &usize| {
+            // The word may stand elsewhere; then there is one candidate too many.
+            messages.get(*count).is_none_or(|next| {
+                memchr::memmem::find(next.of(&text).as_bytes(), b"assistant").is_some()
+            })
+        };
+        let candidates = (1..=messages.len()).rev().filter(answered).collect();
         let others = other_members(&text, &members)?;
         Ok(Self {
             choices: choices(&text, &members),
@@ -60,6 +69,7 @@ impl Turn {
             others,
             messages,
             digests,
+            candidates,
             text,
         })
     }
@@ -87,6 +97,7 @@ impl Turn {
             others: other_members(&members_text, &members)?,
             members: prompt_members(&members_text, &members),
             digests: Vec::new(),
+            candidates: Vec::new(),
             text,
             messages,
         })
@@ -104,18 +115,9 @@ impl Turn {
 
     /// The histories that may be known: how many messages each has, and its
     /// digest, the longest first. An answer follows each but the whole.
-    pub fn candidates(&self) -> Vec<(usize, HistoryDigest)> {
-        let whole = self.digests.len();
-        let is_followed = |count: &usize| {
-            *count == whole || {
-                let next = self.messages[*count].of(&self.text);
-                memchr::memmem::find(next.as_bytes(), b"assistant").is_some()
-            }
-        };
-        let counts = (1..=whole).rev().filter(is_followed);
-        counts
-            .map(|count| (count, self.digests[count - 1]))
-            .collect()
+    pub fn candidates(&self) -> impl Iterator<Item = (usize, HistoryDigest)> + '_ {
+        let counts = self.candidates.iter();
+        counts.map(|count| (*count, self.digests[count - 1]))
     }
 
     /// The members that cannot change the prompt, as a JSON object.

@@ -145,25 +145,48 @@ async function shares() {
 
 const FAMILIES = { qwen3: "qwen3", llama3: "llama3_2", deepseek: "deepseek_v3", mistral: "mistral_nemo" };
 
+/** A conversation that grew to about 28k tokens over some turns. */
+async function grown(seam, turns) {
+  const id = `c${conversations++}`;
+  const messages = conversation(28_000);
+  for (let turn = 1; turn <= turns; turn++) {
+    const user = messages.findLastIndex(
+      ({ role }, index) => role === "user" && index < (turn * messages.length) / turns,
+    );
+    const request = { model: "m", messages: messages.slice(0, user + 1), tools: TOOLS, stream: true };
+    const prepared = await seam.prepare(request, { conversation: id });
+    await prepared.commit({ message: { role: "assistant", content: "Yes." } });
+  }
+}
+
 /** Native and JavaScript memory of conversations that nobody uses, by the growth of the process. */
-async function memory(model) {
-  say("memory of idle conversations");
+async function memory(model, turns) {
+  say(`memory of idle conversations of ${turns} turns`);
   const samples = [];
   const seam = new Seam({ model, shadow: NO_SHADOW, store: store() });
   const batch = 40;
   for (let round = -2; round < 6; round++) {
     globalThis.gc();
     const before = process.memoryUsage.rss();
-    for (let index = 0; index < batch; index++) await known(seam, 28_000);
+    for (let index = 0; index < batch; index++) await grown(seam, turns);
     globalThis.gc();
     if (round >= 0) samples.push((process.memoryUsage.rss() - before) / batch / 1000);
   }
-  return [row("an idle 28k conversation, messages included", "kB", samples)];
+  const name = "an idle 28k conversation, messages included";
+  return [row(turns === 1 ? name : `${name}: of ${turns} turns`, "kB", samples)];
 }
 
 const model = await Model.load(modelFolder("qwen3"), { maxModelLength: 200_000 });
-const rows = await memory(model);
+const rows = [...(await memory(model, 1)), ...(await memory(model, 10))];
 for (const size of SIZES) rows.push(...(await steady(model, size)));
+const [short, long] = SIZES.map(({ label }) =>
+  rows.find(({ name }) => name === `prepare (+500), ${label}, conversation known`),
+);
+rows.push(
+  row("prepare (+500), conversation known: 128k over 28k", "x", [long.median / short.median], {
+    baseline: short.name,
+  }),
+);
 for (const size of SIZES) rows.push(...(await rungs(model, size)));
 model.close();
 rows.push(...(await shares()));

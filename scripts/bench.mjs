@@ -64,6 +64,7 @@ const SUITES = {
   core,
   "to-ids": () => script("bench/to-ids.mjs"),
   prompts: () => script("bench/prompts.mjs"),
+  continuation: () => script("--expose-gc", "bench/continuation.mjs"),
   "event-loop": () => script("--expose-gc", "bench/event-loop.mjs"),
   load,
 };

@@ -1,7 +1,7 @@
 /** Along every golden conversation, the prompts that a Seam prepares are the server's own. */
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Model, Prompt, Seam, type Turn } from "../../ts/index.ts";
+import { Model, type Prompt, Seam, type Turn } from "../../ts/index.ts";
 import { type Family, type GoldenLine, golden, modelFolder } from "../support.ts";
 
 const FAMILIES: readonly Family[] = ["qwen3", "llama3", "deepseek", "mistral", "gpt-oss"];
@@ -35,7 +35,8 @@ describe.each(FAMILIES)("%s", (family) => {
         const turn: Turn = await seam.prepare(request as never, { now, tenant: "a" });
         const prompt = turn.prompt as Prompt;
         expect([...prompt.tokenIds()], `${line.id}: ${JSON.stringify(turn.outcome)}`).toEqual(line.token_ids);
-        if (before === undefined) expect(turn.outcome).toEqual({ kind: "full_render", reason: "no_checkpoint" });
+        if (before === undefined)
+          expect(turn.outcome).toEqual({ kind: "full_render", reason: "no_checkpoint" });
         else if (before.prompt.diff(prompt).commonPrefix >= before.seam) {
           pairs++;
           if (turn.outcome.kind === "certified_suffix") certified++;

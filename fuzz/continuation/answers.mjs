@@ -18,7 +18,8 @@ const SPELLINGS = {
   qwen3: (call) => `\n<tool_call>\n{"name": "${call.name}", "arguments": ${call.arguments}}\n</tool_call>`,
   llama3: (call) => `{"name": "${call.name}", "parameters": ${call.arguments}}`,
   deepseek: (call) => `<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>${call.name}`,
-  mistral: (call, id) => `[TOOL_CALLS][{"name": "${call.name}", "arguments": ${call.arguments}, "id": "${id}"}]`,
+  mistral: (call, id) =>
+    `[TOOL_CALLS][{"name": "${call.name}", "arguments": ${call.arguments}, "id": "${id}"}]`,
 };
 
 /** Gives out call ids, some of them a second time. */
@@ -41,7 +42,10 @@ function call(random, ids) {
   return {
     id: ids.next(random),
     type: "function",
-    function: { name, arguments: random.chance(0.9) ? random.pick(ARGUMENTS.slice(0, 4)) : random.pick(ARGUMENTS) },
+    function: {
+      name,
+      arguments: random.chance(0.9) ? random.pick(ARGUMENTS.slice(0, 4)) : random.pick(ARGUMENTS),
+    },
   };
 }
 
@@ -50,23 +54,35 @@ export function answer(random, { family, ids, calls: share }) {
   const message = { role: "assistant", content: random.chance(0.04) ? "" : text(random) };
   if (random.chance(0.35)) message.reasoning = text(random);
   if (random.chance(share)) {
-    const parallel = family === "llama3" ? Number(random.chance(0.03)) : random.weighted([[3, 0], [1, 1], [1, 2]]);
+    const parallel =
+      family === "llama3"
+        ? Number(random.chance(0.03))
+        : random.weighted([
+            [3, 0],
+            [1, 1],
+            [1, 2],
+          ]);
     message.tool_calls = Array.from({ length: 1 + parallel }, () => call(random, ids));
     message.content = random.pick(["", null, "Let me look.", message.content]);
   }
-  if (random.chance(0.02)) message.content = [text(random), text(random)].map((part) => ({ type: "text", text: part }));
+  if (random.chance(0.02))
+    message.content = [text(random), text(random)].map((part) => ({ type: "text", text: part }));
   const cut = random.chance(0.05);
   const step = { message, finishReason: message.tool_calls ? "tool_calls" : "stop" };
   if (cut && typeof message.content === "string" && message.tool_calls === undefined) {
     message.content = message.content.slice(0, random.below(message.content.length + 1)).toWellFormed();
     step.finishReason = "length";
   }
-  if (random.chance(0.75)) step.sampled = { pieces: pieces(random, family, message), stops: step.finishReason !== "length" };
+  if (random.chance(0.75))
+    step.sampled = { pieces: pieces(random, family, message), stops: step.finishReason !== "length" };
   return step;
 }
 
 function pieces(random, family, { reasoning, content: said, tool_calls: calls = [] }) {
-  const thought = reasoning === undefined ? random.pick(["", "", "<think>\n\n</think>\n\n"]) : `<think>\n${reasoning}\n</think>\n\n`;
+  const thought =
+    reasoning === undefined
+      ? random.pick(["", "", "<think>\n\n</think>\n\n"])
+      : `<think>\n${reasoning}\n</think>\n\n`;
   const called = calls.map((each) => SPELLINGS[family]?.(each.function, each.id) ?? "").join("");
   const whole = thought + (typeof said === "string" ? said : "") + called;
   if (!random.chance(0.2) || whole.length < 2) return [whole];
@@ -82,7 +98,10 @@ export function sentBack(random, message) {
   return random.pick([
     () => others,
     () => others,
-    () => ({ ...message, content: typeof message.content === "string" ? message.content.trim() : message.content }),
+    () => ({
+      ...message,
+      content: typeof message.content === "string" ? message.content.trim() : message.content,
+    }),
     () => ({ ...message, content: message.content === "" ? null : (message.content ?? "") }),
     () => ({ ...message, refusal: null }),
     () => Object.fromEntries(Object.entries(message).reverse()),

@@ -10,9 +10,6 @@ import { World } from "./world.mjs";
 
 export { Tally };
 
-/** Longest prompt of the models that are fuzzed, so that some are too long. */
-export const MAX_MODEL_LENGTH = 6_000;
-
 /** Sessions in a row on one family. */
 const IN_A_ROW = 20;
 /** One kit in so many has a store that answers later. */
@@ -27,7 +24,11 @@ const LATER = 8;
  * @param options.sessions how many at most
  * @param options.onMismatch told what was wrong; the run ends unless it gives true
  */
-export async function fuzz(api, models, { seed, until, first = 0, step = 1, sessions = Infinity, onProgress, onMismatch }) {
+export async function fuzz(
+  api,
+  models,
+  { seed, until, first = 0, step = 1, sessions = Infinity, onProgress, onMismatch },
+) {
   const tally = new Tally();
   const kits = new Map();
   const kitOf = (family, later) => {
@@ -61,7 +62,13 @@ export async function play(kit, { seed, family, number, tally }) {
   } catch (error) {
     if (!(error instanceof Mismatch)) throw error;
     const shrunk = await shrink(kit, world.steps);
-    return told({ seed, family, number, alone: shrunk !== null, ...(shrunk ?? { steps: world.steps, mismatch: error }) });
+    return told({
+      seed,
+      family,
+      number,
+      alone: shrunk !== null,
+      ...(shrunk ?? { steps: world.steps, mismatch: error }),
+    });
   }
 }
 

@@ -44,7 +44,9 @@ function hasCalls(message) {
 }
 
 function hasReasoning(message) {
-  return [message.reasoning, message.reasoning_content].some((text) => typeof text === "string" && text !== "");
+  return [message.reasoning, message.reasoning_content].some(
+    (text) => typeof text === "string" && text !== "",
+  );
 }
 
 function saysTheSame(a, b) {

@@ -52,11 +52,16 @@ export class Session {
     const thread = new Thread();
     thread.tenant = `${this.#name}.${random.pick("aab")}`;
     thread.conversation = random.chance(0.8) ? `c${random.below(2)}` : undefined;
-    thread.form = random.weighted([[5, "object"], [4, "bytes"], [1, "spaced"]]);
+    thread.form = random.weighted([
+      [5, "object"],
+      [4, "bytes"],
+      [1, "spaced"],
+    ]);
     thread.day = 1 + random.below(3);
     thread.members = defined({ tools: someTools(random), chat_template_kwargs: someArguments(random) });
     thread.calls = thread.members.tools === undefined ? 0.05 : 0.5;
-    if (random.chance(0.55)) thread.messages.push({ role: random.chance(0.9) ? "system" : "developer", content: text(random) });
+    if (random.chance(0.55))
+      thread.messages.push({ role: random.chance(0.9) ? "system" : "developer", content: text(random) });
     return thread;
   }
 
@@ -107,7 +112,8 @@ export class Session {
   async #append(thread) {
     const { tenant, conversation } = thread;
     const tip = conversation === undefined ? undefined : this.#world.tip(tenant, conversation);
-    if (conversation === undefined || (tip === undefined && this.#random.chance(0.9))) return this.#goOn(thread);
+    if (conversation === undefined || (tip === undefined && this.#random.chance(0.9)))
+      return this.#goOn(thread);
     const append = this.#next(tip?.answer);
     // Members are only named where they differ from the turn before.
     const members = this.#random.chance(0.95) ? {} : defined({ tools: someTools(this.#random) });
@@ -142,7 +148,8 @@ export class Session {
     if (random.chance(0.04)) {
       await this.#world.run({ do: "abandon", turn: id });
       // The client may keep what it got so far.
-      if (random.chance(0.5)) thread.messages = [...thread.messages, { role: "assistant", content: text(random) }];
+      if (random.chance(0.5))
+        thread.messages = [...thread.messages, { role: "assistant", content: text(random) }];
       return;
     }
     const step = answer(random, { family: this.#family, ids: this.#ids, calls: thread.calls });

@@ -26,8 +26,11 @@ export class Tally {
     this.transitions += transitions;
     this.sessions += sessions;
     this.mismatches += mismatches;
-    for (const [name, families] of outcomes) for (const [family, n] of families) count(this.#outcomes, name, family, n);
-    for (const [name, families] of drift) for (const [family, n] of families) count(this.#drift, name, family, n);
+    for (const [name, families] of outcomes)
+      for (const [family, n] of families) count(this.#outcomes, name, family, n);
+    for (const [name, families] of drift)
+      for (const [family, n] of families) count(this.#drift, name, family, n);
+    return this;
   }
 
   /** Outcomes, or drift, by family. */
@@ -36,7 +39,8 @@ export class Tally {
     const rows = [...[...this.#outcomes].sort(([a], [b]) => (a < b ? -1 : 1)), ...drift];
     const families = [...new Set(rows.flatMap(([, counts]) => [...counts.keys()]))].sort();
     const lines = [["outcome", ...families]];
-    for (const [name, counts] of rows) lines.push([name, ...families.map((family) => String(counts.get(family) ?? 0))]);
+    for (const [name, counts] of rows)
+      lines.push([name, ...families.map((family) => String(counts.get(family) ?? 0))]);
     const widths = lines[0].map((_, at) => Math.max(...lines.map((line) => line[at].length)));
     const padded = lines.map((line) =>
       line.map((cell, at) => (at === 0 ? cell.padEnd(widths[at]) : cell.padStart(widths[at]))).join("  "),

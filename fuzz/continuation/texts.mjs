@@ -5,7 +5,7 @@ const PLAIN = [
   "Go on.",
   "It prints the sum of its arguments, one to a line.",
   'fn main() { println!("{}", 1 + 1); }',
-  "error[E0308]: mismatched types\n --> src/main.rs:4:18\n  |\n4 |     let x: u32 = \"a\";\n",
+  'error[E0308]: mismatched types\n --> src/main.rs:4:18\n  |\n4 |     let x: u32 = "a";\n',
   '{"path": "src/lib.rs", "lines": [1, 2.50, null], "ok": true}',
   "| a | b |\n|---|---|\n| 1 | 2 |\n",
   "今天天气很好，我们去公园吧。",
@@ -93,8 +93,16 @@ export function content(random) {
   if (random.chance(0.2)) {
     const whole = text(random);
     const cut = random.below(whole.length + 1);
-    parts.splice(0, parts.length, ...[whole.slice(0, cut), whole.slice(cut)].map((piece) => ({ type: "text", text: piece.toWellFormed() })));
+    parts.splice(
+      0,
+      parts.length,
+      ...[whole.slice(0, cut), whole.slice(cut)].map((piece) => ({
+        type: "text",
+        text: piece.toWellFormed(),
+      })),
+    );
   }
-  if (random.chance(0.03)) parts.push({ type: "image_url", image_url: { url: "data:image/png;base64,AA==" } });
+  if (random.chance(0.03))
+    parts.push({ type: "image_url", image_url: { url: "data:image/png;base64,AA==" } });
   return parts;
 }

@@ -72,9 +72,11 @@ export class World {
     const tip = this.tip(step.tenant, step.conversation);
     if (step.form === "append" && base !== tip && checkpoint?.tip !== undefined)
       throw new Mismatch("the store gave another tip than the conversation's", {});
-    if (step.form === "append" && base === undefined) return refusedWith("PS_CONVERSATION_UNKNOWN", turn, error);
+    if (step.form === "append" && base === undefined)
+      return refusedWith("PS_CONVERSATION_UNKNOWN", turn, error);
 
-    const day = base === undefined || (options.clock === "follow" && base.day !== step.day) ? step.day : base.day;
+    const day =
+      base === undefined || (options.clock === "follow" && base.day !== step.day) ? step.day : base.day;
     const record = this.#record(step, base, options, day);
     const request = { ...record.members, messages: record.messages };
     const full = await settled(model.render(request, { now: dayOf(day) }));
@@ -111,7 +113,12 @@ export class World {
     if (base !== undefined && !isDeepStrictEqual(messages.slice(0, base.sent.length), base.sent))
       throw new Mismatch("goes on from a history that the request does not have", {});
     const restore = options.omittedReasoning === "restore";
-    return { messages: printed(messages, base, restore), sent: messages, members: lastingMembers(step.members), day };
+    return {
+      messages: printed(messages, base, restore),
+      sent: messages,
+      members: lastingMembers(step.members),
+      day,
+    };
   }
 
   #check(step, { turn, base, record, full, checkpoint, why }) {
@@ -125,7 +132,8 @@ export class World {
     const spans = turn.sampledSpans;
     const sampled = this.#kit.seam(step.setup).options.history === "sampled";
     if (spans.length > 0 && !sampled) throw new Mismatch("sampled ids in a rendered history", why);
-    const equal = spans.length === 0 ? prompt.equals(full) : equalOutside(prompt.tokenIds(), spans, full.tokenIds());
+    const equal =
+      spans.length === 0 ? prompt.equals(full) : equalOutside(prompt.tokenIds(), spans, full.tokenIds());
     if (!equal) throw new Mismatch("not the full render", why);
     for (const { start, end } of spans) {
       const ids = prompt.tokenIds().subarray(start, end).join();
@@ -136,10 +144,15 @@ export class World {
     if (outcome.kind === "full_render" && outcome.reason === "shadow_mismatch")
       throw new Mismatch("only the shadow check found the prompt wrong", why);
     const certified = outcome.kind === "certified_suffix";
-    if (certified !== (turn.certificate !== null)) throw new Mismatch("a certificate where there is none to be", why);
+    if (certified !== (turn.certificate !== null))
+      throw new Mismatch("a certificate where there is none to be", why);
     if (base === undefined) {
       const reason =
-        checkpoint === undefined ? "no_checkpoint" : checkpoint.tip === undefined ? "artifact_miss" : "prefix_mismatch";
+        checkpoint === undefined
+          ? "no_checkpoint"
+          : checkpoint.tip === undefined
+            ? "artifact_miss"
+            : "prefix_mismatch";
       if (outcome.reason !== reason) throw new Mismatch(`the reason is ${reason}`, why);
     } else if (certified) {
       if (base.prompt.diff(prompt).commonPrefix < turn.prefixLength)
@@ -168,7 +181,11 @@ export class World {
     const { model, store } = this.#kit;
     const { turn, record, version, step } = planned;
     const ids = sampled === undefined ? undefined : await idsOf(model, sampled);
-    const { status } = await turn.commit({ message, finishReason, ...(ids === undefined ? {} : { sampledIds: ids }) });
+    const { status } = await turn.commit({
+      message,
+      finishReason,
+      ...(ids === undefined ? {} : { sampledIds: ids }),
+    });
     const known = this.#conversations.get(keyOf(step.tenant, step.conversation));
     const moves = step.conversation !== undefined && (known?.version ?? 0) === version;
     const wanted = step.conversation === undefined || moves ? "committed" : "branched";
@@ -208,7 +225,8 @@ async function settled(work) {
 }
 
 function refusedWith(code, turn, error) {
-  if (turn !== undefined || error.code !== code) throw new Mismatch(`should have been ${code}`, { turn, error });
+  if (turn !== undefined || error.code !== code)
+    throw new Mismatch(`should have been ${code}`, { turn, error });
   return { refused: code };
 }
 

@@ -108,9 +108,11 @@ impl Message {
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Template(ours), Self::Template(theirs)) => {
+                // No content and an empty one say the same.
+                let said = |text: &&str| !text.is_empty();
                 ours.role == theirs.role
                     && ours.tool_calls == theirs.tool_calls
-                    && ours.texts().eq(theirs.texts())
+                    && ours.texts().filter(said).eq(theirs.texts().filter(said))
             }
             (Self::Harmony(ours), Self::Harmony(theirs)) => ["role", "content", "tool_calls"]
                 .iter()

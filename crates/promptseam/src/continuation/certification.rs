@@ -73,6 +73,9 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct StandIn {
     prepared: Prepared,
+    /// Of the tools only the first one is printed: a class without calls and
+    /// results has no use for the others.
+    one_tool: bool,
     /// What its prompt has behind the marker, less what history does not repeat.
     between: String,
 }
@@ -261,7 +264,15 @@ impl Table {
             return Ok(None);
         };
         let between = between.to_owned();
-        Ok(Some(StandIn { prepared, between }))
+        let one_tool = class.after.iter().all(|run| {
+            let shape = run.shape;
+            shape.calls == 0 && shape.role != Role::Tool
+        });
+        Ok(Some(StandIn {
+            prepared,
+            one_tool,
+            between,
+        }))
     }
 }
 
@@ -297,7 +308,11 @@ impl StandIn {
     ) -> Result<Option<Suffix>> {
         let after = model.prepare(&head.with_messages(after.to_vec()))?;
         // No instruction is in what follows, so each part is prepared as in the whole.
-        let rendered = model.render_prepared(&self.prepared.followed_by(&after), now)?;
+        let mut whole = self.prepared.followed_by(&after);
+        if self.one_tool {
+            whole = whole.with_one_tool();
+        }
+        let rendered = model.render_prepared(&whole, now)?;
         let found = memchr::memmem::find(rendered.as_bytes(), MARKER.as_bytes());
         let Some(behind) = found.map(|at| at + MARKER.len()) else {
             return Ok(None);

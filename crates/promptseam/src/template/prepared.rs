@@ -89,6 +89,22 @@ impl Prepared {
         }
     }
 
+    /// The same with no more than the first of the tools.
+    #[must_use]
+    pub(crate) fn with_one_tool(self) -> Self {
+        let tools = self.arguments.tools.as_ref().and_then(Data::as_list);
+        match tools {
+            Some([first, _, ..]) => Self {
+                arguments: Arc::new(Arguments {
+                    tools: Some(Data::list(vec![first.clone()])),
+                    ..(*self.arguments).clone()
+                }),
+                ..self
+            },
+            _ => self,
+        }
+    }
+
     /// The same with or without a generation prompt, and not continuing the
     /// final message.
     #[must_use]

@@ -75,6 +75,8 @@ export declare class NativePlan {
   membersJson(): string
   /** Its other members, as a JSON object. */
   othersJson(): string
+  /** The messages of a whole request as they came, as a JSON list. */
+  sentMessagesJson(): string
   spans(): Array<NativeSpan>
   /** The record of this turn with its answer. */
   commit(message: string, sampled?: Uint32Array | undefined | null): Outcome<NativeArtifact>

@@ -4,7 +4,6 @@ export { ERROR_CODES, type ErrorCode, type ErrorDetails, PromptseamError } from 
 export * from "./events.ts";
 export {
   type Boundary,
-  type ChatRequest,
   type DecodeOptions,
   DecodeStream,
   type EncodeOptions,
@@ -13,6 +12,7 @@ export {
   type ModelFiles,
   type ModelInfo,
   type RenderOptions,
+  type RenderRequest,
 } from "./model.ts";
 export { Prompt, type PromptDiff } from "./prompt.ts";
 export type { PrepareOptions, SeamOptions } from "./seam/options.ts";

@@ -53,8 +53,8 @@ export interface RenderOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A chat completion request as vLLM takes it; only what can change the prompt is read. */
-export interface ChatRequest {
+/** A chat completion request as vLLM takes it, with members of any type; only what can change the prompt is read. */
+export interface RenderRequest {
   readonly messages: readonly object[];
   readonly tools?: readonly object[] | null;
   readonly [field: string]: unknown;
@@ -180,7 +180,7 @@ export class Model {
    * @throws PromptseamError `PS_INVALID_JSON`, `PS_INVALID_REQUEST`, `PS_INVALID_UNICODE`, `PS_UNSUPPORTED_CONTENT`,
    * `PS_TEMPLATE_RAISED`, `PS_TEMPLATE_FAILED`, `PS_TOO_LARGE`, `PS_CONTEXT_OVERFLOW`, `PS_OVERLOADED`, `PS_ABORTED`.
    */
-  async render(request: ChatRequest | Uint8Array, options: RenderOptions = {}): Promise<Prompt> {
+  async render(request: RenderRequest | Uint8Array, options: RenderOptions = {}): Promise<Prompt> {
     const body = bodyOf(request);
     const previous = options.previous === undefined ? null : Prompt.handle(options.previous);
     const handle = await cancellable(options.signal, (cancel) =>
@@ -199,7 +199,7 @@ export class Model {
    * special token is not one in the prompt. Fails as {@link render}.
    */
   async renderText(
-    request: ChatRequest | Uint8Array,
+    request: RenderRequest | Uint8Array,
     options: Omit<RenderOptions, "previous"> = {},
   ): Promise<string> {
     const body = bodyOf(request);
@@ -207,7 +207,7 @@ export class Model {
   }
 
   /** Tokens in the prompt of a request. Fails as {@link render}. */
-  async count(request: ChatRequest | Uint8Array, options: RenderOptions = {}): Promise<number> {
+  async count(request: RenderRequest | Uint8Array, options: RenderOptions = {}): Promise<number> {
     const prompt = await this.render(request, options);
     prompt.close();
     return prompt.length;
@@ -277,7 +277,7 @@ export class Model {
   }
 }
 
-function bodyOf(request: ChatRequest | Uint8Array): Buffer {
+function bodyOf(request: RenderRequest | Uint8Array): Buffer {
   return request instanceof Uint8Array ? asBuffer(request) : requestBytes(request);
 }
 

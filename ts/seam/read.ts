@@ -12,9 +12,11 @@ import {
   take,
 } from "../native.ts";
 import type { JsonObject } from "../vllm/json.ts";
-import type { ChatMessage, ChatRequest } from "../vllm/requests.ts";
+import type { ChatMessage, ChatRequest, Spelled } from "../vllm/requests.ts";
 import type { AppendRequest } from "./seam.ts";
 
+/** Prompts of fewer tokens are sent with their real messages: a stand-in's might be as long. */
+const STAND_IN_FROM = 2_048;
 /** Bodies up to here are read at once, in less time than a thread takes to be woken. */
 const INLINE_BYTES = 16 * 1024;
 
@@ -77,20 +79,28 @@ export class Read {
     return { counts, digests: Array.from(counts, (_, at) => all.slice(64 * at, 64 * at + 64)) };
   }
 
-  /** The request without its messages. */
-  members(plan: NativePlan): JsonObject {
-    if (this.#request === null || this.append !== null) {
-      return { ...JSON.parse(plan.membersJson()), ...JSON.parse(plan.othersJson()) };
+  /**
+   * The request to send. What was given as JSON stays as it was spelled, but for `others`.
+   *
+   * @param asSent the messages of the client rather than those that the prompt was made of: reasoning may have been restored
+   */
+  outgoing(plan: NativePlan, asSent: boolean): { request: ChatRequest; spelled?: Spelled } {
+    if (this.#request !== null && this.append === null) {
+      const request = this.#request as ChatRequest;
+      return { request: asSent ? request : { ...request, messages: messagesOf(plan) } };
     }
-    const { messages: _, ...members } = this.#request;
-    return members;
+    const others = plan.othersJson();
+    // Only what decides how to send is looked at: nothing of what can be long, or spelled so that it must not be parsed.
+    const request = { ...(JSON.parse(others) as JsonObject), messages: [] };
+    const messages =
+      asSent && this.append === null ? () => plan.sentMessagesJson() : () => take(plan.messagesJson());
+    const isLong = (plan.info().promptLength ?? 0) >= STAND_IN_FROM;
+    return { request, spelled: { members: [plan.membersJson(), others], messages, isLong } };
   }
+}
 
-  /** The whole history, as the prompt was made of it. */
-  messages(plan: NativePlan): readonly ChatMessage[] {
-    if (this.#request !== null && this.append === null) return (this.#request as ChatRequest).messages;
-    return JSON.parse(take(plan.messagesJson()));
-  }
+function messagesOf(plan: NativePlan): readonly ChatMessage[] {
+  return JSON.parse(take(plan.messagesJson()));
 }
 
 function isAppend(request: AppendRequest | ChatRequest | Uint8Array): request is AppendRequest {

@@ -59,9 +59,8 @@ export interface TurnAnswer {
   readonly sampledIds?: Uint32Array | null;
 }
 
-/** Prompts of fewer tokens are sent with their real messages: a stand-in's might be as long. */
-const STAND_IN_FROM = 2_048;
-const STAND_IN: readonly ChatMessage[] = [{ role: "user", content: "" }];
+/** Reasons for an end that no model gave: what was said until then is no answer. */
+const NOT_ANSWERED = new Set(["abort", "error"]);
 
 /**
  * A planned turn. Send it once: `stream()`, or `prompt` or `body()` with a client of your own and then `commit()` or
@@ -175,12 +174,13 @@ export class Turn {
     if (transport === "chat_ids" && prompt === null)
       throw new PromptseamError("PS_INVALID_ARGUMENT", "This turn has no ids; send its messages.");
     await this.settle();
-    const request = this.#request(true);
+    const { request, spelled } = this.#parts.read.outgoing(this.#plan, false);
     const ids = transport === "chat_ids" ? (this.prompt ?? undefined) : undefined;
     const { body } = buildChat(request, {
       prompt: ids,
       sendMessages: true,
       stream: request["stream"] === true,
+      spelled,
     });
     return Buffer.from(typeof body === "string" ? body : await body());
   }
@@ -192,7 +192,30 @@ export class Turn {
    * @throws PromptseamError `PS_INVALID_ARGUMENT` without a client, `PS_CLOSED` for a turn that was sent or ended; then what
    * `client.chat` throws
    */
-  async *stream(options: CallOptions = {}): AsyncGenerator<Chunk, void, void> {
+  stream(options: CallOptions = {}): AsyncGenerator<Chunk, void, void> {
+    const chunks = this.#chunks(options);
+    let asked = false;
+    return {
+      next: () => {
+        asked = true;
+        return chunks.next();
+      },
+      return: () => {
+        // A generator that was never asked does not run its end.
+        if (!asked) this.abandon();
+        return chunks.return();
+      },
+      throw: (error) => chunks.throw(error),
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+      async [Symbol.asyncDispose]() {
+        await this.return();
+      },
+    };
+  }
+
+  async *#chunks(options: CallOptions): AsyncGenerator<Chunk, void, void> {
     const { client } = this.#host.options;
     if (client === undefined)
       throw new PromptseamError(
@@ -205,8 +228,8 @@ export class Turn {
     let answer: Answer | undefined;
     try {
       await this.#checkCertificate(options.signal);
-      const send = (): Answer => client.chat(...this.#call(options));
-      answer = send();
+      const call = this.#call(options);
+      answer = client.chat(...call);
       let iterator = answer[Symbol.asyncIterator]();
       let next = iterator.next();
       if (this.#wantsCheck) {
@@ -214,20 +237,26 @@ export class Turn {
         next.catch(() => {});
         if (await this.#shadowCheck(options.signal)) {
           await answer.cancel();
-          answer = send();
+          answer = client.chat(...this.#call(options));
           iterator = answer[Symbol.asyncIterator]();
           next = iterator.next();
         }
       }
       const held: Chunk[] = [];
+      const { n } = call[0];
+      let open = typeof n === "number" && n > 1 ? n : 1;
       for (let { done, value } = await next; !done; { done, value } = await iterator.next()) {
         const chunk = value as Chunk;
         message.add(chunk);
-        if (held.length > 0 || chunk.type === "finish") held.push(chunk);
+        if (chunk.type === "finish") open--;
+        if (held.length > 0 || (chunk.type === "finish" && open === 0)) held.push(chunk);
         else yield chunk;
       }
       if (answer.facts.idsIgnored) this.#fellBack("ids_ignored");
-      await this.#record({ message: message.message(), sampledIds: answer.facts.sampledIds() }, started);
+      const { finishReason } = message;
+      const sampledIds = answer.facts.sampledIds();
+      if (finishReason !== null && NOT_ANSWERED.has(finishReason)) this.#fail(notAnswered(finishReason));
+      else await this.#record({ message: message.message(), sampledIds }, started);
       yield* held;
     } catch (error) {
       this.#fail(error);
@@ -244,10 +273,16 @@ export class Turn {
    * Records the answer of a turn that you sent yourself.
    *
    * @throws PromptseamError `PS_CLOSED` for a turn that was streamed or ended, `PS_INVALID_REQUEST` where the message is not an
-   * assistant's
+   * assistant's, `PS_ABORTED` for an answer that the server ended: the turn is abandoned then
    */
   async commit(answer: TurnAnswer): Promise<Committed> {
     this.#begin();
+    const { finishReason } = answer;
+    if (typeof finishReason === "string" && NOT_ANSWERED.has(finishReason)) {
+      const error = notAnswered(finishReason);
+      this.#fail(error);
+      throw error;
+    }
     try {
       return await this.#record(answer, performance.now());
     } catch (error) {
@@ -273,26 +308,12 @@ export class Turn {
     this.#state = "streaming";
   }
 
-  /** The request to send; the messages are made only where they are needed. */
-  #request(whole: boolean): ChatRequest {
-    const { read } = this.#parts;
-    const messages = whole ? read.messages(this.#plan) : STAND_IN;
-    return { ...read.members(this.#plan), messages };
-  }
-
   #call(options: CallOptions): [ChatRequest, ChatOptions] {
     const { mode, sampledIds } = this.#host.options;
-    if (mode === "observe") {
-      void this.#observe(options.signal);
-      return [this.#request(true), options];
-    }
-    const { prompt } = this;
-    if (prompt === null) return [this.#request(true), { ...options, sampledIds }];
-    if (prompt.length < STAND_IN_FROM) return [this.#request(true), { ...options, sampledIds, prompt }];
-    return [
-      this.#request(false),
-      { ...options, sampledIds, prompt, messages: () => this.#parts.read.messages(this.#plan) },
-    ];
+    if (mode === "observe") void this.#observe(options.signal);
+    const { request, spelled } = this.#parts.read.outgoing(this.#plan, mode !== "on");
+    if (mode === "observe") return [request, { ...options, spelled }];
+    return [request, { ...options, spelled, sampledIds, prompt: this.prompt ?? undefined }];
   }
 
   /** Compares what would have been sent with the server's own rendering, for a share of the turns. */
@@ -300,14 +321,16 @@ export class Turn {
     const { client, observeShare } = this.#host.options;
     const { prompt } = this;
     if (client === undefined || prompt === null || Math.random() >= observeShare) return;
-    const theirs = await client
-      .render(this.#request(true), signal === undefined ? {} : { signal })
-      .catch(() => null);
-    if (theirs === null) return;
-    const equal = theirs.equals(prompt);
-    this.#host.tally.count("observed");
-    if (!equal) this.#host.tally.count("observedMismatches");
-    publish("turnObserved", () => ({ outcome: outcomeName(this.#outcome), equal }));
+    try {
+      const { request, spelled } = this.#parts.read.outgoing(this.#plan, false);
+      const theirs = await client.render(request, { ...(signal === undefined ? {} : { signal }), spelled });
+      const equal = theirs.equals(prompt);
+      this.#host.tally.count("observed");
+      if (!equal) this.#host.tally.count("observedMismatches");
+      publish("turnObserved", () => ({ outcome: outcomeName(this.#outcome), equal }));
+    } catch {
+      // Watching must not disturb what is watched; the turn itself meets what is wrong with the server.
+    }
   }
 
   async #checkCertificate(signal: AbortSignal | undefined): Promise<void> {
@@ -391,6 +414,10 @@ export class Turn {
     this.#host.tally.count("abandoned");
     this.#reject(error);
   }
+}
+
+function notAnswered(reason: string): PromptseamError {
+  return new PromptseamError("PS_ABORTED", `The server ended the answer before its end (${reason}).`);
 }
 
 interface OutcomeInfo {

@@ -330,7 +330,7 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
     return this.#facts.finishedChoices >= this.#request.choices;
   }
 
-  readonly #redact = (message: string): string => this.#host.redact(message, this.#request.content);
+  readonly #redact = (message: string): string => this.#host.redact(message, this.#request.content());
 
   #reader(whole: boolean): Reading {
     return { whole, logprobs: this.#request.logprobs, redact: this.#redact };

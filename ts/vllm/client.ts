@@ -27,10 +27,10 @@ import {
   buildChat,
   buildCompletion,
   buildGenerate,
+  buildRender,
   type ChatOptions,
   type ChatRequest,
   type CompletionParams,
-  contentOf,
   type GenerateRequestOptions,
   type SamplingParams,
   stringify,
@@ -119,12 +119,12 @@ export class VllmClient implements AsyncDisposable {
   }
 
   /** The prompt that the server makes of a chat request: its own template and tokenizer, no engine. */
-  async render(request: ChatRequest, options: CallOptions = {}): Promise<Prompt> {
-    const body = stringify(request);
-    const answer = await this.#call(
-      { path: "/v1/chat/completions/render", body, content: () => contentOf(request) },
-      options,
-    );
+  async render(
+    request: ChatRequest,
+    options: CallOptions & Pick<ChatOptions, "spelled"> = {},
+  ): Promise<Prompt> {
+    const { body, content } = buildRender(request, options.spelled);
+    const answer = await this.#call({ path: "/v1/chat/completions/render", body, content }, options);
     return promptOf(answer);
   }
 

@@ -2,7 +2,7 @@
 
 import { PromptseamError } from "../errors.ts";
 import type { RequestWay } from "../events.ts";
-import { asObject, type JsonObject, type JsonValue } from "./json.ts";
+import { asObject, type JsonObject, type JsonValue, parseObject } from "./json.ts";
 import type { GenerateOptions } from "./options.ts";
 import type { WirePrompt } from "./wire.ts";
 
@@ -41,8 +41,18 @@ export interface ChatOptions extends GenerateOptions {
    * in earlier messages (Kimi K2's call ids).
    */
   readonly sendMessages?: boolean;
-  /** @internal The real messages, made only when they must be sent; those of the request are a stand-in then. */
-  readonly messages?: (() => readonly ChatMessage[]) | undefined;
+  /** @internal The request as it was spelled; the one that is given has no messages then. */
+  readonly spelled?: Spelled | undefined;
+}
+
+/** @internal A request in JSON, passed on as it is: parsing it would change numbers that JavaScript has not. */
+export interface Spelled {
+  /** JSON objects that together hold its members, but for the messages. */
+  readonly members: readonly string[];
+  /** Its messages as a JSON list, made only when they must be sent. */
+  readonly messages: () => string;
+  /** Whether they are so long that a stand-in saves time. */
+  readonly isLong: boolean;
 }
 
 /** vLLM's SamplingParams on the generate way (`max_tokens`, `temperature`, `stop_token_ids`, ...). */
@@ -80,7 +90,7 @@ export interface BuiltRequest {
   /** The caller asked for log probabilities itself. */
   readonly logprobs: boolean;
   /** What an error must not quote. */
-  readonly content: JsonValue | undefined;
+  readonly content: () => JsonValue | undefined;
   /** Served model name, where the request has one. */
   readonly model: string | undefined;
   /** The same request without its ids, for a server that ignores them. */
@@ -101,48 +111,73 @@ export function buildChat(request: ChatRequest, options: ChatOptions): BuiltRequ
   const stream = options.stream ?? true;
   const logprobs = options.sampledIds === "logprobs" ? LOGPROBS_OF_CHAT : {};
   const members = { ...withDefaults(logprobs, request), ...streaming(stream, request), ...tokenIds(options) };
-  const { prompt } = options;
+  const { prompt, spelled } = options;
   const common = {
     path: "/v1/chat/completions",
     stream,
     choices: choices(request["n"]),
     logprobs: request["logprobs"] === true,
-    content: contentOf(request),
+    content: () => (spelled === undefined ? contentOf(request) : parsed(spelled)),
     model: request.model,
   };
+  const text = (changed: JsonObject): string =>
+    spelled === undefined
+      ? stringify({ ...members, ...changed })
+      : spell(spelled, request, { ...members, ...changed });
   if (prompt === undefined) {
-    return {
-      ...common,
-      way: "chat",
-      body: stringify(members),
-      promptTokens: null,
-      asMessages: null,
-      standIn: false,
-    };
+    return { ...common, way: "chat", body: text({}), promptTokens: null, asMessages: null, standIn: false };
   }
-  const { messages: later } = options;
-  const whole = (): ChatRequest => (later === undefined ? request : { ...request, messages: later() });
-  if (later !== undefined && (options.sendMessages === true || !countsTokens(members)))
-    return buildChat(whole(), { ...options, messages: undefined });
-  const standIn =
-    later !== undefined ||
-    (options.sendMessages !== true && countsTokens(members) && isLong(request.messages));
-  const { kv_transfer_params: transfer, messages, ...others }: JsonObject = members;
-  const rest = stringify({ ...asObject(transfer), prompt_token_ids: undefined });
-  const head = stringify({ ...others, messages: standIn ? STAND_IN : messages });
+  const isLong = spelled === undefined ? areLong(request.messages) : spelled.isLong;
+  const standIn = options.sendMessages !== true && countsTokens(members) && isLong;
+  const head = text({ kv_transfer_params: undefined, ...(standIn ? { messages: STAND_IN } : {}) });
+  const rest = stringify({ ...transferOf(request, spelled), prompt_token_ids: undefined });
   const before = `${open(head)}"kv_transfer_params":${open(rest)}"prompt_token_ids":`;
   return {
     ...common,
     way: "chat_ids",
     body: () => prompt.toBody(before, "}}"),
     promptTokens: prompt.length,
-    asMessages: () => buildChat(whole(), { ...options, messages: undefined, prompt: undefined }),
+    asMessages: () => buildChat(request, { ...options, prompt: undefined }),
     standIn,
   };
 }
 
+/** The text of a spelled request with `members` in place of those it has, and behind them, where the last of two counts. */
+function spell({ members: texts, messages }: Spelled, request: ChatRequest, members: JsonObject): string {
+  const changed: Record<string, JsonValue> = {};
+  for (const [name, value] of Object.entries(members)) {
+    // What is left out must not stand there either: vLLM takes null for that.
+    if (value === request[name]) continue;
+    if (value !== undefined || request[name] !== undefined) changed[name] = value ?? null;
+  }
+  const own = "messages" in changed ? "" : `{"messages":${messages()}}`;
+  const parts = [...texts, own, stringify(changed)].map((text) => text.trim().slice(1, -1).trim());
+  return `{${parts.filter((part) => part !== "").join(",")}}`;
+}
+
+function parsed({ messages }: Spelled): JsonValue {
+  return JSON.parse(messages());
+}
+
+/** The request's own parameters beside the ids. */
+function transferOf(request: ChatRequest, spelled: Spelled | undefined): JsonObject {
+  const own = asObject(request["kv_transfer_params"]);
+  if (own !== null || spelled === undefined) return own ?? {};
+  const text = spelled.members.find((member) => member.includes('"kv_transfer_params"'));
+  return text === undefined ? {} : (asObject(parseObject(text)["kv_transfer_params"]) ?? {});
+}
+
+/** The body for the render endpoint, and what errors must not quote of it. @throws PromptseamError `PS_INVALID_REQUEST` */
+export function buildRender(
+  request: ChatRequest,
+  spelled: Spelled | undefined,
+): Pick<BuiltRequest, "content"> & { readonly body: string } {
+  if (spelled === undefined) return { body: stringify(request), content: () => contentOf(request) };
+  return { body: spell(spelled, request, {}), content: () => parsed(spelled) };
+}
+
 /** The part of a chat request that errors must not quote. */
-export function contentOf(request: ChatRequest): JsonValue {
+function contentOf(request: ChatRequest): JsonValue {
   return [request.messages, request.tools ?? null] as JsonValue;
 }
 
@@ -156,7 +191,7 @@ function countsTokens(members: JsonObject): boolean {
 }
 
 /** Long enough that a stand-in saves time, and that no prompt of a stand-in is as long by chance. O({@link STAND_IN_FROM}). */
-function isLong(messages: readonly ChatMessage[]): boolean {
+function areLong(messages: readonly ChatMessage[]): boolean {
   let length = 0;
   for (const { content } of messages) {
     length += 32 + (typeof content === "string" ? content.length : 0);
@@ -188,7 +223,7 @@ export function buildGenerate(
     choices: choices(sampling["n"]),
     promptTokens: prompt.length,
     logprobs: typeof sampling["logprobs"] === "number",
-    content: undefined,
+    content: () => undefined,
     model: options.model,
     asMessages: null,
     standIn: false,
@@ -217,7 +252,7 @@ export function buildCompletion(
     choices: choices(params["n"]),
     promptTokens: prompt.length,
     logprobs: typeof params["logprobs"] === "number",
-    content: undefined,
+    content: () => undefined,
     model: params.model,
     asMessages: null,
     standIn: false,

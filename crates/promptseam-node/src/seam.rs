@@ -195,13 +195,6 @@ impl Job {
             previous: previous.as_ref().and_then(|artifact| artifact.prompt()),
             inline,
         };
-        let how = match turn.choices() {
-            0 | 1 => how,
-            _ => PlanOptions {
-                declined: how.declined.or(Some(Reason::MultipleChoices)),
-                ..how
-            },
-        };
         let plan = match &found {
             Some(found) if append => planner.plan_append(&turn, &found.artifact, &how, cancel)?,
             found => planner.plan(&turn, found.as_ref(), &how, cancel)?,
@@ -510,7 +503,13 @@ impl NativePlan {
     /// Its other members, as a JSON object.
     #[napi]
     pub fn others_json(&self) -> String {
-        self.turn.others_json()
+        self.plan.others_json()
+    }
+
+    /// The messages of a whole request as they came, as a JSON list.
+    #[napi]
+    pub fn sent_messages_json(&self) -> String {
+        self.turn.messages_json()
     }
 
     #[napi]

@@ -1,11 +1,12 @@
 //! The record of one conversation state: the prompt that was sent, the messages
 //! it was made of, and what the model answered.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::{
     environment::{Environment, Fingerprint},
     history::{History, HistoryDigest},
+    members::Members,
 };
 use crate::{
     prompt::{BoundaryRow, Prompt},
@@ -20,10 +21,18 @@ pub(crate) const LONGEST_TAIL: usize = 4096;
 
 /// Where a prompt may be sewn on, and the text of it that history repeats from
 /// there on.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Seam {
     pub(crate) row: BoundaryRow,
     pub(crate) tail: Box<str>,
+}
+
+impl fmt::Debug for Seam {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seam")
+            .field("tokens", &self.row.tokens)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Ids that stand in a prompt for the history form of a message.
@@ -46,12 +55,19 @@ pub(crate) struct State {
 }
 
 /// What the model answered.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Answer {
     /// The assistant's message as JSON, as the client is given it.
     pub message: String,
     /// The ids the model generated, stop token included, where they are known.
     pub sampled: Option<Vec<u32>>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never its text: it may end up in a log.
+        f.debug_struct("Answer").finish_non_exhaustive()
+    }
 }
 
 /// An immutable record of one conversation state. Shares its messages and ids
@@ -63,6 +79,8 @@ pub struct Artifact {
     pub(crate) history: Arc<History>,
     pub(crate) environment: Arc<Environment>,
     pub(crate) fingerprint: Arc<Fingerprint>,
+    /// The members of the request that cannot change a prompt.
+    pub(crate) others: Members,
     pub(crate) now: Now,
     /// None where the server rendered.
     pub(crate) state: Option<State>,

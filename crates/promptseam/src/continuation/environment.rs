@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::{certification::Table, outcome::Field};
+use super::{certification::Table, members::Members, outcome::Field};
 use crate::{
     error::{Error, ErrorKind, Result},
     json::{self, Object, Style},
@@ -51,13 +51,32 @@ pub struct Identity {
     pub salt: String,
 }
 
+impl Identity {
+    /// The identity of a request with these `members`.
+    pub(crate) fn of(&self, members: &Members) -> Self {
+        Self {
+            served: members.get("model").unwrap_or_default().to_owned(),
+            salt: members
+                .get("cache_salt")
+                .map(salt_identity)
+                .unwrap_or_default(),
+            ..self.clone()
+        }
+    }
+}
+
+/// What tells salts apart without telling them.
+fn salt_identity(salt: &str) -> String {
+    blake3::derive_key("promptseam salt identity v1", salt.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
 type FieldDigest = [u8; 16];
 
 /// A digest of each field of an environment, in the order of [`Field::ALL`].
 pub type Fingerprint = [(Field, [u8; 16]); Field::ALL.len()];
-
-/// The members of [`FIELDS`] as a request spells them.
-pub(crate) type Fields<'a> = Vec<(Cow<'a, str>, &'a str)>;
 
 /// An environment, parsed and digested.
 #[derive(Debug)]
@@ -65,8 +84,8 @@ pub struct Environment {
     /// [`Self::spelling()`] of its members.
     pub(crate) spelling: [u8; 32],
     pub(crate) identity: Identity,
-    /// As the request spelled them, for requests that only append.
-    fields: Box<[(Box<str>, Box<str>)]>,
+    /// The members of [`FIELDS`] as the request spelled them.
+    pub(crate) fields: Members,
     /// The request without its messages.
     pub(crate) head: ChatRequest,
     /// In the order of [`Field::ALL`], less the date.
@@ -81,13 +100,13 @@ impl Environment {
     /// As [`ChatRequest::parse`].
     pub(crate) fn read(
         model: &Model,
-        fields: &Fields<'_>,
+        fields: &Members,
         identity: &Identity,
         table: impl FnOnce([u8; 32], &ChatRequest) -> Arc<Table>,
     ) -> Result<Self> {
-        let mut members = Vec::with_capacity(fields.len());
-        for (name, raw) in fields {
-            members.push((name.clone(), json::parse_str(raw)?));
+        let mut members = Vec::with_capacity(fields.iter().len());
+        for (name, raw) in fields.iter() {
+            members.push((Cow::Borrowed(name), json::parse_str(raw)?));
         }
         let head = ChatRequest::head(&Object::new(members), model.dialect())?;
         let [arguments, tools, reasoning] = argument_digests(&head);
@@ -113,10 +132,7 @@ impl Environment {
         Ok(Self {
             spelling: Self::spelling(fields, identity),
             identity: identity.clone(),
-            fields: fields
-                .iter()
-                .map(|(name, raw)| ((&**name).into(), (*raw).into()))
-                .collect(),
+            fields: fields.clone(),
             head,
             digests,
             table,
@@ -125,7 +141,7 @@ impl Environment {
 
     /// The digest of a request's members as they are spelled: equal ones need not
     /// be read again.
-    pub(crate) fn spelling(fields: &Fields<'_>, identity: &Identity) -> [u8; 32] {
+    pub(crate) fn spelling(fields: &Members, identity: &Identity) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         let mut add = |text: &str| {
             hasher.update(&(text.len() as u64).to_le_bytes());
@@ -135,7 +151,7 @@ impl Environment {
         add(&identity.lora);
         add(&identity.served);
         add(&identity.salt);
-        for (name, raw) in fields {
+        for (name, raw) in fields.iter() {
             add(name);
             add(raw);
         }
@@ -144,46 +160,8 @@ impl Environment {
 
     /// Whether a request of these members has this environment, as they are
     /// spelled.
-    pub(crate) fn is_spelled(&self, fields: &Fields<'_>, identity: &Identity) -> bool {
-        let pairs = self.fields.iter().zip(fields);
-        self.identity == *identity
-            && self.fields.len() == fields.len()
-            && pairs
-                .into_iter()
-                .all(|(ours, theirs)| *ours.0 == *theirs.0 && *ours.1 == *theirs.1)
-    }
-
-    /// The members as they were spelled, those of `newer` in place of the same.
-    pub(crate) fn fields_with<'a>(&'a self, newer: &Fields<'a>) -> Fields<'a> {
-        let mut fields: Fields<'a> = self
-            .fields
-            .iter()
-            .map(|(name, raw)| (Cow::Borrowed(&**name), &**raw))
-            .collect();
-        for (name, raw) in newer {
-            match fields.iter_mut().find(|(known, _)| known == name) {
-                Some(field) => field.1 = raw,
-                None => fields.push((name.clone(), raw)),
-            }
-        }
-        fields
-    }
-
-    /// The members as a JSON object. O(their length).
-    pub(crate) fn members_json(&self) -> String {
-        let mut json = String::from("{");
-        for (at, (name, raw)) in self.fields.iter().enumerate() {
-            if at > 0 {
-                json.push(',');
-            }
-            // The names are FIELDS: nothing in them needs an escape.
-            json.push('"');
-            json.push_str(name);
-            json.push_str("\":");
-            json.push_str(raw);
-        }
-        json.push('}');
-        json
+    pub(crate) fn is_spelled(&self, fields: &Members, identity: &Identity) -> bool {
+        self.identity == *identity && self.fields == *fields
     }
 
     /// The first field in which `other` differs, its date aside.
@@ -204,9 +182,8 @@ impl Environment {
 
     /// Heap bytes, what is shared with other environments included.
     pub(crate) fn bytes(&self) -> usize {
-        let fields = self.fields.iter();
         // Parsed, a member takes some three times its text.
-        size_of::<Self>() + 4 * fields.map(|(_, raw)| raw.len()).sum::<usize>()
+        size_of::<Self>() + 4 * self.fields.bytes()
     }
 }
 

@@ -20,6 +20,7 @@ mod certification;
 mod class;
 mod environment;
 mod history;
+mod members;
 mod outcome;
 mod plan;
 mod planner;

@@ -8,6 +8,7 @@ use super::{
     certification::ClassState,
     environment::{Environment, Fingerprint},
     history::{History, HistoryDigest},
+    members::Members,
     outcome::{Outcome, Reason, Rung},
     planner::{Planner, parse_messages},
 };
@@ -55,6 +56,7 @@ pub struct Plan {
     pub(crate) history: Arc<History>,
     pub(crate) environment: Arc<Environment>,
     pub(crate) fingerprint: Arc<Fingerprint>,
+    pub(crate) others: Members,
     pub(crate) now: Now,
     pub(crate) state: Option<State>,
     pub(crate) class: Option<Arc<ClassState>>,
@@ -129,7 +131,12 @@ impl Plan {
 
     /// The members of the request that can change a prompt, as a JSON object.
     pub fn members_json(&self) -> String {
-        self.environment.members_json()
+        self.environment.fields.json()
+    }
+
+    /// The other members, but for the messages, as a JSON object.
+    pub fn others_json(&self) -> String {
+        self.others.json()
     }
 
     /// Checks `certificate` against this plan, right before it is sent.
@@ -238,6 +245,7 @@ impl Plan {
                 state.prompt.unshared_bytes() + tail + size_of_val::<[SampledSpan]>(&state.spans)
             })
             + answer.message.len()
+            + self.others.bytes()
             + 4 * answer.sampled.as_ref().map_or(0, Vec::len)
             + match parent {
                 Some(base) if Arc::ptr_eq(&base.environment, &self.environment) => 0,
@@ -250,6 +258,7 @@ impl Plan {
             history: Arc::clone(&self.history),
             environment: Arc::clone(&self.environment),
             fingerprint: Arc::clone(&self.fingerprint),
+            others: self.others.clone(),
             now: self.now,
             state: self.state.clone(),
             answer,

@@ -10,8 +10,9 @@ use super::{
     certificate::Certificate,
     certification::{ClassState, StandIn, Table, Verdict},
     class::{Class, Unclassed},
-    environment::{self, Environment, Fields, Fingerprint, Identity},
+    environment::{self, Environment, Fingerprint, Identity},
     history::{self, History, Messages, short_hash},
+    members::Members,
     outcome::{Field, Outcome, Reason, Rung},
     plan::{Drift, Plan},
     sampled,
@@ -21,7 +22,7 @@ use super::{
 use crate::{
     cancel::Cancel,
     error::{Error, ErrorKind, Result},
-    json,
+    json::{self, Json},
     model::Model,
     prompt::{BoundaryRow, Growth, Prompt},
     template::{ChatRequest, Dialect, Message, Now, Role, Shape},
@@ -100,6 +101,7 @@ pub struct Planner {
 /// A turn with what it goes on from resolved.
 struct Draft<'a> {
     environment: Arc<Environment>,
+    others: Members,
     now: Now,
     base: Option<&'a Arc<Artifact>>,
     /// The JSON of the messages behind the base's history.
@@ -145,8 +147,13 @@ impl Planner {
     /// and without tools. Some twenty milliseconds.
     pub fn warm_up(&self, now: Now) {
         let tool = r#"[{"type":"function","function":{"name":"look","description":"Looks.","parameters":{"type":"object","properties":{"path":{"type":"string"}}}}}]"#;
-        for fields in [Vec::new(), vec![("tools".into(), tool)]] {
-            if let Ok(environment) = self.environment(&fields, &Identity::default(), now) {
+        let tools = format!(r#"{{"tools":{tool}}}"#);
+        for request in ["{}".to_owned(), tools] {
+            let Ok(turn) = Turn::append(b"[]".to_vec(), Some(request.into_bytes())) else {
+                continue;
+            };
+            let fields = turn.fields();
+            if let Ok(environment) = self.environment(fields, &Identity::default(), now) {
                 environment.table.certify_usual(&self.model, now);
             }
         }
@@ -186,7 +193,8 @@ impl Planner {
             Some(base) if !options.follow_clock || same_date(base.now, options.now) => base.now,
             _ => options.now,
         };
-        let identity = turn.identity(options.identity, None);
+        let others = turn.others().clone();
+        let identity = options.identity.of(&others);
         let environment = self.environment_of(turn.fields(), &identity, base, options, now)?;
         let Some(environment) = environment else {
             return Ok(None);
@@ -195,6 +203,7 @@ impl Planner {
         let draft = Draft {
             digest: *turn.digest().ok_or_else(no_messages)?,
             environment,
+            others,
             now,
             base,
             new,
@@ -225,9 +234,13 @@ impl Planner {
         } else {
             base.now
         };
-        let fields = base.environment.fields_with(&turn.fields());
-        let identity = turn.identity(options.identity, Some(&base.environment.identity));
-        let environment = self.environment_of(fields, &identity, Some(base), options, now)?;
+        let fields = base.environment.fields.with(turn.fields());
+        let others = base.others.with(turn.others());
+        let mut identity = options.identity.of(&others);
+        if identity.lora.is_empty() {
+            identity.lora.clone_from(&base.environment.identity.lora);
+        }
+        let environment = self.environment_of(&fields, &identity, Some(base), options, now)?;
         let Some(environment) = environment else {
             return Ok(None);
         };
@@ -237,6 +250,7 @@ impl Planner {
         let draft = Draft {
             digest: *digests.last().ok_or_else(no_messages)?,
             environment,
+            others,
             now,
             base: Some(base),
             new,
@@ -255,7 +269,9 @@ impl Planner {
         if draft.options.restore_reasoning {
             restore_reasoning(&mut draft, self.model.dialect());
         }
-        if let Some(reason) = draft.options.declined {
+        let many = choices(&draft.others) > 1;
+        let declined = draft.options.declined;
+        if let Some(reason) = declined.or(many.then_some(Reason::MultipleChoices)) {
             return Ok(Some(self.messages_plan(&draft, reason)));
         }
         let reason = match self.certified(&draft, cancel)? {
@@ -343,13 +359,9 @@ impl Planner {
                 | Reason::ShadowMismatch,
                 Some(sent),
             ) => {
-                let common = sent.prompt.common_prefix(prompt);
                 let seam = sent.seam.as_ref().map_or(0, |seam| seam.row.tokens);
-                if common < seam && sent.spans.is_empty() {
-                    Reason::TemplateRewroteHistory(common)
-                } else {
-                    reason
-                }
+                sampled::difference(&sent.prompt, &sent.spans, seam, prompt)
+                    .map_or(reason, Reason::TemplateRewroteHistory)
             }
             (reason, _) => reason,
         };
@@ -359,6 +371,7 @@ impl Planner {
         };
         let shapes = self.shapes(&draft.environment.head, new);
         let history = history_of(draft, &shapes, new);
+        let drift = self.rendered_drift(draft, &messages, prompt);
         let outcome = Outcome {
             rung: if aligned {
                 Rung::AlignedRender
@@ -370,6 +383,7 @@ impl Planner {
         Ok(Plan {
             outcome,
             prefix_length: prompt.reused(),
+            drift,
             ..self.plan_of(draft, history, Some(state))
         })
     }
@@ -387,6 +401,7 @@ impl Planner {
             history,
             fingerprint: fingerprint_of(draft),
             environment: Arc::clone(&draft.environment),
+            others: draft.others.clone(),
             now: draft.now,
             state,
             class: None,
@@ -594,6 +609,37 @@ impl Planner {
         Ok((state, boundary, drift))
     }
 
+    /// The drift of an answer whose place in the prompt is not known: its ids, or
+    /// its text, are looked for behind what both prompts have in common.
+    fn rendered_drift(&self, draft: &Draft<'_>, messages: &[Message], prompt: &Prompt) -> Drift {
+        let (Some(base), Some(answer)) = (
+            draft.base,
+            draft
+                .base
+                .and_then(|base| messages.get(base.history.count()..)),
+        ) else {
+            return Drift::Unknown;
+        };
+        let (Some(sent), Some(sampled)) =
+            (base.prompt(), self.matching_sampled(draft, base, answer))
+        else {
+            return Drift::Unknown;
+        };
+        let mut ids = Vec::new();
+        let common = sent.common_prefix(prompt);
+        prompt.for_each_run_from(common, |run| ids.extend_from_slice(run));
+        // What of the answer both have in common already was sent, not sampled.
+        if sampled.is_empty() || ids.windows(sampled.len()).any(|window| window == sampled) {
+            return Drift::None;
+        }
+        let tokenizer = self.model.tokenizer();
+        let texts = [&ids, &sampled].map(|ids| tokenizer.decode(ids, false));
+        match texts {
+            [Ok(rest), Ok(text)] if rest.contains(&text) => Drift::Drifted,
+            _ => Drift::Rewritten,
+        }
+    }
+
     /// The ids that the model generated for the answer which the client gives
     /// back, without the token that ended it.
     fn matching_sampled(
@@ -682,30 +728,30 @@ impl Planner {
     /// [`PlanOptions::inline`] says not to.
     fn environment_of(
         &self,
-        fields: Fields<'_>,
+        fields: &Members,
         identity: &Identity,
         base: Option<&Arc<Artifact>>,
         options: &PlanOptions<'_>,
         now: Now,
     ) -> Result<Option<Arc<Environment>>> {
         if let Some(base) = base
-            && base.environment.is_spelled(&fields, identity)
+            && base.environment.is_spelled(fields, identity)
         {
             return Ok(Some(Arc::clone(&base.environment)));
         }
-        let spelling = Environment::spelling(&fields, identity);
+        let spelling = Environment::spelling(fields, identity);
         if let Some(known) = self.environments().get(&spelling).and_then(Weak::upgrade) {
             return Ok(Some(known));
         }
         if options.inline {
             return Ok(None);
         }
-        self.environment(&fields, identity, now).map(Some)
+        self.environment(fields, identity, now).map(Some)
     }
 
     fn environment(
         &self,
-        fields: &Fields<'_>,
+        fields: &Members,
         identity: &Identity,
         now: Now,
     ) -> Result<Arc<Environment>> {
@@ -751,6 +797,17 @@ struct Sewn<'a> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Whatever was behind the lock is replaced whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many answers a request asks for (`n`).
+fn choices(members: &Members) -> usize {
+    let value = members
+        .get("n")
+        .and_then(|value| json::parse_str(value).ok());
+    match value {
+        Some(Json::Number(number)) => number.to_f64() as usize,
+        _ => 1,
+    }
 }
 
 #[cold]

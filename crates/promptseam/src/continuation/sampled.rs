@@ -1,5 +1,6 @@
 //! Sampled ids beside the history form of the message they were parsed to.
 
+use super::artifact::SampledSpan;
 use crate::{
     error::Result,
     json,
@@ -27,6 +28,37 @@ pub(crate) fn is_prefix(ids: &[u32], prompt: &Prompt, start: usize) -> bool {
         }
     });
     rest.is_empty()
+}
+
+/// Where `full`, a full render, first differs from a prompt before its seam,
+/// sampled spans aside.
+pub(crate) fn difference(
+    prompt: &Prompt,
+    spans: &[SampledSpan],
+    seam: usize,
+    full: &Prompt,
+) -> Option<usize> {
+    if spans.is_empty() {
+        return Some(prompt.common_prefix(full)).filter(|common| *common < seam);
+    }
+    let (planned, full) = (prompt.to_vec(), full.to_vec());
+    let (mut ours, mut theirs) = (0, 0);
+    let end = SampledSpan {
+        start: seam,
+        end: seam,
+        rendered: 0,
+    };
+    for span in spans.iter().chain([&end]) {
+        let own = &planned[ours..span.start.max(ours)];
+        let other = full.get(theirs..).unwrap_or_default();
+        let common = own.iter().zip(other).take_while(|(a, b)| a == b).count();
+        if common < own.len() {
+            return Some(theirs + common);
+        }
+        theirs += own.len() + span.rendered;
+        ours = span.end;
+    }
+    None
 }
 
 /// A message of the same shape as `answer` that ends otherwise.

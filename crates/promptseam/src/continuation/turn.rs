@@ -1,19 +1,19 @@
 //! A turn as it came in: a whole request, or messages to append. Nothing of what
 //! may be known already is parsed.
 
-use std::borrow::Cow;
+use std::fmt;
 
 use super::{
-    environment::{FIELDS, Fields, Identity},
+    environment::FIELDS,
     history::{self, HistoryDigest},
+    members::Members,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    json::{self, Json, Span, Style},
+    json::{self, Span},
 };
 
-/// A turn's messages, and the members of its request that can change a prompt.
-#[derive(Debug)]
+/// A turn's messages, and the members of its request.
 pub struct Turn {
     /// The body of a request, or a list of messages.
     text: String,
@@ -22,13 +22,19 @@ pub struct Turn {
     digests: Vec<HistoryDigest>,
     /// How many messages each history has that may be known, the longest first.
     candidates: Vec<usize>,
-    /// The members of an append, or of the request.
-    members: Vec<(String, String)>,
-    /// The other members as JSON, without braces.
-    others: String,
-    choices: usize,
-    served: Option<String>,
-    salt: Option<String>,
+    /// The members that can change a prompt.
+    fields: Members,
+    /// The others, but for the messages.
+    others: Members,
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never its text: it may end up in a log.
+        f.debug_struct("Turn")
+            .field("messages", &self.messages.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Turn {
@@ -60,12 +66,9 @@ impl Turn {
             })
         };
         let candidates = (1..=messages.len()).rev().filter(answered).collect();
-        let others = other_members(&text, &members)?;
+        let (fields, others) = sorted(&text, &members)?;
         Ok(Self {
-            choices: choices(&text, &members),
-            served: member(&text, &members, "model").map(str::to_owned),
-            salt: member(&text, &members, "cache_salt").map(salt_identity),
-            members: prompt_members(&text, &members),
+            fields,
             others,
             messages,
             digests,
@@ -90,12 +93,10 @@ impl Turn {
             None => ("{}".to_owned(), Vec::new()),
             Some(members) => read_members(members)?,
         };
+        let (fields, others) = sorted(&members_text, &members)?;
         Ok(Self {
-            choices: choices(&members_text, &members),
-            served: member(&members_text, &members, "model").map(str::to_owned),
-            salt: member(&members_text, &members, "cache_salt").map(salt_identity),
-            others: other_members(&members_text, &members)?,
-            members: prompt_members(&members_text, &members),
+            fields,
+            others,
             digests: Vec::new(),
             candidates: Vec::new(),
             text,
@@ -108,11 +109,6 @@ impl Turn {
         self.messages.len()
     }
 
-    /// How many answers are asked for (`n`).
-    pub fn choices(&self) -> usize {
-        self.choices
-    }
-
     /// The histories that may be known: how many messages each has, and its
     /// digest, the longest first. An answer follows each but the whole.
     pub fn candidates(&self) -> impl Iterator<Item = (usize, HistoryDigest)> + '_ {
@@ -120,24 +116,10 @@ impl Turn {
         counts.map(|count| (*count, self.digests[count - 1]))
     }
 
-    /// The members that cannot change the prompt, as a JSON object.
-    pub fn others_json(&self) -> String {
-        format!("{{{}}}", self.others)
-    }
-
-    /// The identity of the turn: what `given` says, and the served model and the
-    /// salt of the request, or else those of the turn before.
-    pub(crate) fn identity(&self, given: &Identity, before: Option<&Identity>) -> Identity {
-        let or_before = |own: &Option<String>, before: Option<&String>| {
-            own.as_ref().or(before).cloned().unwrap_or_default()
-        };
-        // A whole request says all there is to say.
-        let before = before.filter(|_| self.digests.is_empty());
-        Identity {
-            served: or_before(&self.served, before.map(|before| &before.served)),
-            salt: or_before(&self.salt, before.map(|before| &before.salt)),
-            ..given.clone()
-        }
+    /// The messages as they came, as a JSON list.
+    pub fn messages_json(&self) -> String {
+        let messages: Vec<&str> = self.messages().collect();
+        format!("[{}]", messages.join(","))
     }
 
     /// The JSON of its messages.
@@ -150,17 +132,20 @@ impl Turn {
         self.digests.last()
     }
 
-    pub(crate) fn fields(&self) -> Fields<'_> {
-        self.members
-            .iter()
-            .map(|(name, raw)| (Cow::Borrowed(&**name), &**raw))
-            .collect()
+    /// The members that can change a prompt.
+    pub(crate) fn fields(&self) -> &Members {
+        &self.fields
+    }
+
+    /// The others.
+    pub(crate) fn others(&self) -> &Members {
+        &self.others
     }
 }
 
-type Members = Vec<(String, Span)>;
+type Spans = Vec<(String, Span)>;
 
-fn read_members(body: Vec<u8>) -> Result<(String, Members)> {
+fn read_members(body: Vec<u8>) -> Result<(String, Spans)> {
     let text = text_of(body)?;
     if !text.trim_ascii_start().starts_with('{') {
         // Not JSON, or not an object: the parser says which.
@@ -184,55 +169,13 @@ fn text_of(bytes: Vec<u8>) -> Result<String> {
     Ok(text)
 }
 
-/// The members that cannot change a prompt, which are only checked to be JSON.
-fn other_members(text: &str, members: &Members) -> Result<String> {
-    let mut others = String::new();
-    for (name, span) in members {
-        if name == "messages" || FIELDS.contains(&&**name) {
-            continue;
-        }
-        let value = span.of(text);
-        json::parse_at(value, span.start, 1)?;
-        if !others.is_empty() {
-            others.push(',');
-        }
-        others.push_str(&json::dumps(
-            &Json::String((&**name).into()),
-            &Style::default(),
-        ));
-        others.push(':');
-        others.push_str(value);
-    }
-    Ok(others)
-}
-
-/// The members that can change a prompt, in an order of their own.
-fn prompt_members(text: &str, members: &Members) -> Vec<(String, String)> {
+/// The members that can change a prompt, in an order of their own, and the
+/// others, which are only checked to be JSON.
+fn sorted(text: &str, members: &Spans) -> Result<(Members, Members)> {
     let named = |name: &&str| members.iter().find(|(key, _)| key == name);
-    FIELDS
-        .iter()
-        .filter_map(named)
-        .map(|(name, span)| (name.clone(), span.of(text).to_owned()))
-        .collect()
-}
-
-fn member<'a>(text: &'a str, members: &Members, name: &str) -> Option<&'a str> {
-    let (_, span) = members.iter().find(|(key, _)| key == name)?;
-    Some(span.of(text)).filter(|value| *value != "null")
-}
-
-/// What tells salts apart without telling them.
-fn salt_identity(salt: &str) -> String {
-    blake3::derive_key("promptseam salt identity v1", salt.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
-fn choices(text: &str, members: &Members) -> usize {
-    let value = member(text, members, "n").and_then(|value| json::parse_str(value).ok());
-    match value {
-        Some(Json::Number(number)) => number.to_f64() as usize,
-        _ => 1,
-    }
+    let fields = Members::of(text, FIELDS.iter().filter_map(named));
+    let is_other = |(name, _): &&(String, Span)| name != "messages" && !FIELDS.contains(&&**name);
+    let others = Members::of(text, members.iter().filter(is_other));
+    others.check()?;
+    Ok((fields, others))
 }

@@ -114,9 +114,16 @@ impl Message {
                     && ours.tool_calls == theirs.tool_calls
                     && ours.texts().filter(said).eq(theirs.texts().filter(said))
             }
-            (Self::Harmony(ours), Self::Harmony(theirs)) => ["role", "content", "tool_calls"]
-                .iter()
-                .all(|key| ours.get(key) == theirs.get(key)),
+            (Self::Harmony(ours), Self::Harmony(theirs)) => {
+                let said = |message: &Map| match message.get("content") {
+                    Some(Data::Str(text)) if text.is_empty() => None,
+                    Some(Data::Null) | None => None,
+                    Some(content) => Some(content.clone()),
+                };
+                text(ours, "role") == text(theirs, "role")
+                    && calls(ours) == calls(theirs)
+                    && said(ours) == said(theirs)
+            }
             _ => false,
         }
     }

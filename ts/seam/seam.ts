@@ -1,6 +1,6 @@
 /** The Seam: plans the turns of conversations, and keeps what the next ones go on from. */
 
-import { PromptseamError } from "../errors.ts";
+import { abortError, PromptseamError } from "../errors.ts";
 import { clock, Model } from "../model.ts";
 import { cancellable, type NativePlan, type NativeSeam, native, take } from "../native.ts";
 import { Artifact, type Checkpoint, type Entry } from "../store/store.ts";
@@ -98,6 +98,7 @@ export class Seam {
     options: PrepareOptions = {},
   ): Promise<Turn> {
     const started = performance.now();
+    if (options.signal?.aborted) throw abortError(options.signal);
     let read = Read.of(request, this.#native, options.signal);
     if (read instanceof Promise) read = await read;
     const tenant = options.tenant ?? "";

@@ -83,6 +83,8 @@ export class Turn {
   #prompt: Prompt | null | undefined;
   #certificate: Certificate | null | undefined;
   #state: "planned" | "streaming" | "ended" = "planned";
+  /** While it is streamed. */
+  #answer: Answer | undefined;
   #resolve: (committed: Committed) => void = () => {};
   #reject: (error: unknown) => void = () => {};
 
@@ -225,11 +227,11 @@ export class Turn {
     this.#begin();
     const started = performance.now();
     const message = new AnswerMessage();
-    let answer: Answer | undefined;
     try {
       await this.#checkCertificate(options.signal);
       const call = this.#call(options);
-      answer = client.chat(...call);
+      let answer = client.chat(...call);
+      this.#answer = answer;
       let iterator = answer[Symbol.asyncIterator]();
       let next = iterator.next();
       if (this.#wantsCheck) {
@@ -238,6 +240,7 @@ export class Turn {
         if (await this.#shadowCheck(options.signal)) {
           await answer.cancel();
           answer = client.chat(...this.#call(options));
+          this.#answer = answer;
           iterator = answer[Symbol.asyncIterator]();
           next = iterator.next();
         }
@@ -253,6 +256,7 @@ export class Turn {
         else yield chunk;
       }
       if (answer.facts.idsIgnored) this.#fellBack("ids_ignored");
+      if (this.#hasEnded()) return;
       const { finishReason } = message;
       const sampledIds = answer.facts.sampledIds();
       if (finishReason !== null && NOT_ANSWERED.has(finishReason)) this.#fail(notAnswered(finishReason));
@@ -265,7 +269,7 @@ export class Turn {
       if (this.#state !== "ended") {
         this.#fail(new PromptseamError("PS_ABORTED", "The turn was left before its end."));
       }
-      await answer?.cancel();
+      await this.#answer?.cancel();
     }
   }
 
@@ -295,11 +299,17 @@ export class Turn {
   abandon(reason?: unknown): void {
     if (this.#state === "ended") return;
     this.#fail(new PromptseamError("PS_ABORTED", "The turn was abandoned.", { cause: reason }));
+    void this.#answer?.cancel();
   }
 
   /** Compares the prompt with the full render where that is due. @internal */
   async settle(signal?: AbortSignal): Promise<void> {
     if (this.#wantsCheck) await this.#shadowCheck(signal);
+  }
+
+  /** Whether it was abandoned meanwhile. */
+  #hasEnded(): boolean {
+    return this.#state === "ended";
   }
 
   #begin(): void {
@@ -381,9 +391,11 @@ export class Turn {
   async #record(answer: TurnAnswer, started: number): Promise<Committed> {
     const { records, tally, options } = this.#host;
     const { tenant, conversation, version, parent } = this.#parts;
+    if (typeof answer.message !== "object" || answer.message === null)
+      throw new PromptseamError("PS_INVALID_REQUEST", "The message of an answer is an object.");
     let json: string;
     try {
-      json = JSON.stringify(answer.message);
+      json = JSON.stringify(answer.message) ?? "null";
     } catch (cause) {
       throw new PromptseamError("PS_INVALID_REQUEST", "The message cannot be written as JSON.", { cause });
     }

@@ -26,7 +26,8 @@ interface Family {
 }
 
 interface Member {
-  readonly entry: Entry;
+  /** Another one where the same turn is recorded again: it may be used for longer. */
+  entry: Entry;
   readonly family: Family;
 }
 
@@ -83,9 +84,8 @@ export class MemoryStore implements Store {
     // Touched, as its family is.
     known.conversations.delete(conversation);
     known.conversations.set(conversation, record);
-    const round = this.#get(known, record.round);
-    const open = round !== undefined && round.entry.expires > Date.now();
-    const tip = open ? round : this.#get(known, record.head);
+    // Not the head where a round is over: what the client appends belongs behind the round.
+    const tip = this.#get(known, record.round ?? record.head);
     if (tip === undefined) this.#misses++;
     else this.#hit(tip);
     return { version: record.version, tip: tip?.entry };
@@ -157,7 +157,12 @@ export class MemoryStore implements Store {
 
   #add(tenant: Tenant, { entry, parent }: Commit): void {
     const { id, digest, bytes } = entry.artifact;
-    if (tenant.members.has(id)) return;
+    const known = tenant.members.get(id);
+    if (known !== undefined) {
+      known.entry = entry;
+      this.#touch(known.family);
+      return;
+    }
     const family = this.#get(tenant, parent)?.family ?? {
       tenant,
       members: new Map(),

@@ -52,7 +52,7 @@ export interface Entry {
 export interface Checkpoint {
   /** Counts the moves of this conversation, from 1 on. */
   readonly version: number;
-  /** The open tool round, else the head; undefined where the store no longer has it. */
+  /** The open tool round, expired or not, else the head; undefined where the store no longer has it. */
   readonly tip: Entry | undefined;
 }
 

@@ -81,12 +81,12 @@ pub struct NativePlanInfo {
 #[napi(object)]
 pub struct NativeCertificate {
     pub prefix_id: String,
-    pub prefix_tokens: u32,
-    pub boundary: u32,
+    pub prefix_tokens: f64,
+    pub boundary: f64,
     pub append_hash: String,
-    pub append_tokens: u32,
+    pub append_tokens: f64,
     pub combined_id: String,
-    pub combined_tokens: u32,
+    pub combined_tokens: f64,
     pub environment: Vec<NativeFieldDigest>,
     pub tenant: String,
     pub expires: f64,
@@ -149,6 +149,14 @@ fn from_hex<const N: usize>(text: &str) -> [u8; N] {
         }
     }
     bytes
+}
+
+/// A count of ids; what is none is more than any prompt has.
+fn count_of(number: f64) -> usize {
+    match number {
+        0.0..=9_007_199_254_740_991.0 if number.fract() == 0.0 => number as usize,
+        _ => usize::MAX,
+    }
 }
 
 fn reason_of(name: &str) -> Option<Reason> {
@@ -395,12 +403,12 @@ impl NativePlan {
         let certificate = self.plan.certificate()?;
         Some(NativeCertificate {
             prefix_id: hex(&certificate.prefix_id),
-            prefix_tokens: certificate.prefix_tokens as u32,
-            boundary: certificate.boundary as u32,
+            prefix_tokens: certificate.prefix_tokens as f64,
+            boundary: certificate.boundary as f64,
             append_hash: hex(&certificate.append_hash),
-            append_tokens: certificate.append_tokens as u32,
+            append_tokens: certificate.append_tokens as f64,
             combined_id: hex(&certificate.combined_id),
-            combined_tokens: certificate.combined_tokens as u32,
+            combined_tokens: certificate.combined_tokens as f64,
             environment: certificate
                 .environment
                 .iter()
@@ -426,12 +434,12 @@ impl NativePlan {
             let mut digests = certificate.environment.iter();
             let certificate = Certificate {
                 prefix_id: from_hex(&certificate.prefix_id),
-                prefix_tokens: certificate.prefix_tokens as usize,
-                boundary: certificate.boundary as usize,
+                prefix_tokens: count_of(certificate.prefix_tokens),
+                boundary: count_of(certificate.boundary),
                 append_hash: from_hex(&certificate.append_hash),
-                append_tokens: certificate.append_tokens as usize,
+                append_tokens: count_of(certificate.append_tokens),
                 combined_id: from_hex(&certificate.combined_id),
-                combined_tokens: certificate.combined_tokens as usize,
+                combined_tokens: count_of(certificate.combined_tokens),
                 environment: Field::ALL.map(|field| {
                     let digest = digests.next().filter(|given| given.field == field.name());
                     (

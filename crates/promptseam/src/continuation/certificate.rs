@@ -91,7 +91,7 @@ impl Certificate {
         }
         let counts = self.prefix_tokens == sent.len()
             && self.combined_tokens == prompt.len()
-            && self.boundary + self.append_tokens == prompt.len();
+            && self.boundary.checked_add(self.append_tokens) == Some(prompt.len());
         if !counts
             || self.append_hash != hash_from(prompt, self.boundary)
             || self.combined_id != combined(&prefix.id, self.boundary, &self.append_hash)

@@ -83,6 +83,8 @@ pub type Fingerprint = [(Field, [u8; 16]); Field::ALL.len()];
 pub struct Environment {
     /// [`Self::spelling()`] of its members.
     pub(crate) spelling: [u8; 32],
+    /// The model that read it: others read the same members otherwise.
+    model: u64,
     pub(crate) identity: Identity,
     /// The members of [`FIELDS`] as the request spelled them.
     pub(crate) fields: Members,
@@ -131,6 +133,7 @@ impl Environment {
         let table = table(*key.finalize().as_bytes(), &head);
         Ok(Self {
             spelling: Self::spelling(fields, identity),
+            model: model.instance(),
             identity: identity.clone(),
             fields: fields.clone(),
             head,
@@ -158,10 +161,10 @@ impl Environment {
         *hasher.finalize().as_bytes()
     }
 
-    /// Whether a request of these members has this environment, as they are
-    /// spelled.
-    pub(crate) fn is_spelled(&self, fields: &Members, identity: &Identity) -> bool {
-        self.identity == *identity && self.fields == *fields
+    /// Whether a request of these members to `model` has this environment, as they
+    /// are spelled.
+    pub(crate) fn is_spelled(&self, model: &Model, fields: &Members, identity: &Identity) -> bool {
+        self.model == model.instance() && self.identity == *identity && self.fields == *fields
     }
 
     /// The first field in which `other` differs, its date aside.

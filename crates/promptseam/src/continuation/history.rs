@@ -93,6 +93,8 @@ pub(crate) struct History {
     /// All messages up to here.
     count: usize,
     digest: HistoryDigest,
+    /// Something in it was put back that the client had left out.
+    completed: bool,
     traits: Traits,
     /// The appended tool calls: hashes of id and name.
     calls: Box<[(u64, u64)]>,
@@ -105,9 +107,11 @@ impl History {
         parent: Option<Arc<Self>>,
         messages: &[&str],
         digest: HistoryDigest,
+        completed: bool,
         traits: Traits,
         calls: Vec<(u64, u64)>,
     ) -> Self {
+        let completed = completed || parent.as_ref().is_some_and(|parent| parent.completed);
         let mut ends = Vec::with_capacity(messages.len());
         let mut end = 0;
         for message in messages {
@@ -121,6 +125,7 @@ impl History {
             ends: ends.into(),
             length: end as usize,
             digest,
+            completed,
             traits,
             calls: calls.into(),
         }
@@ -134,6 +139,11 @@ impl History {
     /// The digest of all its messages.
     pub(crate) fn digest(&self) -> &HistoryDigest {
         &self.digest
+    }
+
+    /// Whether it holds more than the client sent.
+    pub(crate) fn is_completed(&self) -> bool {
+        self.completed
     }
 
     pub(crate) fn traits(&self) -> &Traits {
@@ -227,7 +237,7 @@ mod tests {
     fn a_chain_of_a_million_turns_is_dropped_without_recursion() {
         let mut last: Option<Arc<History>> = None;
         for _ in 0..1_000_000 {
-            let history = History::new(last, &["{}"], EMPTY, Traits::default(), Vec::new());
+            let history = History::new(last, &["{}"], EMPTY, false, Traits::default(), Vec::new());
             last = Some(Arc::new(history));
         }
         let last = last.unwrap();
@@ -243,6 +253,7 @@ mod tests {
                 parent,
                 messages,
                 digest,
+                false,
                 Traits::default(),
                 Vec::new(),
             ))
@@ -266,7 +277,14 @@ mod tests {
         let texts = [long.as_str(), &noise, "short", ""];
         let mut last = None;
         for text in texts {
-            let new = History::new(last, &[text, "x"], EMPTY, Traits::default(), Vec::new());
+            let new = History::new(
+                last,
+                &[text, "x"],
+                EMPTY,
+                false,
+                Traits::default(),
+                Vec::new(),
+            );
             last = Some(Arc::new(new));
         }
         let last = last.unwrap();

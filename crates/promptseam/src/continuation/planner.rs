@@ -106,6 +106,8 @@ struct Draft<'a> {
     base: Option<&'a Arc<Artifact>>,
     /// The JSON of the messages behind the base's history.
     new: Vec<&'a str>,
+    /// Something in them was put back that the client had left out.
+    completed: bool,
     digest: history::HistoryDigest,
     options: &'a PlanOptions<'a>,
 }
@@ -187,6 +189,18 @@ impl Planner {
             };
             return self.plan(turn, None, &options, cancel);
         }
+        if let Some(found) = found
+            && found.artifact.history.is_completed()
+            && !options.restore_reasoning
+        {
+            // Its messages are not those that were sent.
+            let options = PlanOptions {
+                missing: Some(Reason::FingerprintMismatch(Field::Reasoning)),
+                previous: found.artifact.prompt(),
+                ..options.clone()
+            };
+            return self.plan(turn, None, &options, cancel);
+        }
         let base = found.map(|found| &found.artifact);
         let skipped = found.map_or(0, |found| found.count);
         let now = match base {
@@ -207,6 +221,7 @@ impl Planner {
             now,
             base,
             new,
+            completed: false,
             options,
         };
         self.plan_draft(draft, cancel)
@@ -254,6 +269,7 @@ impl Planner {
             now,
             base: Some(base),
             new,
+            completed: false,
             options,
         };
         self.plan_draft(draft, cancel)
@@ -472,6 +488,9 @@ impl Planner {
         let Some(sent) = &base.state else {
             return because(Reason::NoCheckpoint);
         };
+        if !options.sampled && !sent.spans.is_empty() {
+            return because(Reason::PrefixMismatch);
+        }
         if draft.new.is_empty() {
             return Ok(Ok(Certified {
                 boundary: sent.prompt.len(),
@@ -709,6 +728,7 @@ impl Planner {
                     parent,
                     &draft.new,
                     draft.digest,
+                    false,
                     odd,
                     Vec::new(),
                 ))
@@ -735,7 +755,7 @@ impl Planner {
         now: Now,
     ) -> Result<Option<Arc<Environment>>> {
         if let Some(base) = base
-            && base.environment.is_spelled(fields, identity)
+            && base.environment.is_spelled(&self.model, fields, identity)
         {
             return Ok(Some(Arc::clone(&base.environment)));
         }
@@ -856,7 +876,8 @@ fn history_of(draft: &Draft<'_>, shapes: &[Shape], messages: &[Message]) -> Arc<
             let names = messages.iter().flat_map(Message::call_names);
             let calls = names.map(|(id, name)| (short_hash(id), short_hash(name)));
             let calls = calls.collect();
-            let history = History::new(parent, &draft.new, draft.digest, traits, calls);
+            let (digest, completed) = (draft.digest, draft.completed);
+            let history = History::new(parent, &draft.new, digest, completed, traits, calls);
             Arc::new(history)
         }
     }
@@ -929,5 +950,6 @@ fn restore_reasoning(draft: &mut Draft<'_>, dialect: Dialect) {
     let lacks = given_shape.calls > 0 && !given_shape.reasoning && known.bare_shape().reasoning;
     if lacks && next_shape.role == Role::Tool && given.says_the_same(known) {
         draft.new[0] = &base.answer.message;
+        draft.completed = true;
     }
 }

@@ -4,6 +4,8 @@
 mod files;
 mod render;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde_json::Value;
 
 pub use files::ModelFiles;
@@ -45,6 +47,8 @@ impl Default for LoadOptions {
 /// A loaded model. `Send + Sync`; every method takes `&self`.
 #[derive(Debug)]
 pub struct Model {
+    /// Told apart from every other model of the process.
+    instance: u64,
     tokenizer: Tokenizer,
     renderer: Option<Renderer>,
     stop_token_ids: Vec<u32>,
@@ -116,13 +120,20 @@ impl Model {
             let length = number("max_position_embeddings").or_else(of_tokenizer)?;
             usize::try_from(length).ok()
         });
+        static INSTANCES: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             tokenizer,
             renderer,
             stop_token_ids,
             max_model_length,
             max_bytes: options.max_bytes,
         })
+    }
+
+    /// A number that no other model of the process has.
+    pub(crate) fn instance(&self) -> u64 {
+        self.instance
     }
 
     /// The tokenizer.

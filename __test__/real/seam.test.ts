@@ -174,7 +174,7 @@ function leastCached(known: number, length: number): number {
 }
 
 const TURNS = 20;
-/** After these turns of four the template prints the history otherwise. */
+/** On how many turns the template prints the history otherwise than before. */
 const REWRITTEN: Record<string, number> = {
   // It drops the reasoning of a tool loop once the user speaks again: five tasks.
   qwen3: 5,

@@ -1,7 +1,6 @@
 /** For each reason: the rung that is taken, the ids, and what the next turn goes on from. */
 
-import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import {
   MemoryStore,
   Model,
@@ -24,30 +23,40 @@ import {
   type Request,
   result,
   take,
+  testModel,
   tool,
   user,
 } from "./support.ts";
+import { CHATML, tinyModel } from "./tiny-model.ts";
 
 let model: Model;
+let qwen3: Model;
 let mistral: Model;
 beforeAll(async () => {
-  [model, mistral] = await Promise.all([
+  [model, qwen3, mistral] = await Promise.all([
+    tinyModel(),
     Model.load(modelFolder("qwen3")),
     Model.load(modelFolder("mistral")),
   ]);
 });
 afterAll(() => {
-  model.close();
-  mistral.close();
+  for (const each of [model, qwen3, mistral]) each.close();
 });
+afterEach(() => vi.useRealTimers());
 
 const CERTIFIED = { kind: "certified_suffix" };
 const conversation = "c";
+const dated: Request = { messages: [user("One?")], chat_template_kwargs: { dated: true } };
 const first: Request = { messages: [{ role: "system", content: "Be brief." }, user("One?")] };
 
 /** The request after `request`, whose answer was "One.". */
 function next(request: Request, content = "And two?"): Request {
   return { ...request, messages: [...request.messages, assistant("One."), user(content)] };
+}
+
+/** Moves the clock on. */
+function later(ms: number): void {
+  vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + ms });
 }
 
 /** A turn of a conversation in which nothing is odd is gone on from. */
@@ -68,7 +77,7 @@ test("no_checkpoint: a history that nothing begins is rendered whole", async () 
   const seam = bare();
   const turn = await take(seam, model, first, assistant("One."), { conversation });
   expect(turn.outcome).toEqual({ kind: "full_render", reason: "no_checkpoint" });
-  expect(turn).toMatchObject({ prefixLength: 0, certificate: null, drift: "unknown" });
+  expect([turn.prefixLength, turn.certificate, turn.drift]).toEqual([0, null, "unknown"]);
   await expectGoesOn(seam, model, first, { conversation });
 });
 
@@ -118,9 +127,9 @@ test("artifact_miss: a known conversation whose artifacts were evicted is render
 });
 
 test("artifact_expired: what may not be used any longer is not", async () => {
-  const seam = bare({ ttlMs: 40 });
+  const seam = bare({ ttlMs: 1_000 });
   await take(seam, model, first, assistant("One."), { conversation });
-  await sleep(60);
+  later(1_001);
   const turn = await take(seam, model, next(first), assistant("One."), { conversation });
   expect(turn.outcome).toEqual({ kind: "full_render", reason: "artifact_expired" });
   expect(turn.prefixLength).toBe(0);
@@ -128,9 +137,9 @@ test("artifact_expired: what may not be used any longer is not", async () => {
 });
 
 test("artifact_expired: an answer that is given again is kept again", async () => {
-  const seam = bare({ ttlMs: 40 });
+  const seam = bare({ ttlMs: 1_000 });
   await take(seam, model, first, assistant("One."), { conversation });
-  await sleep(60);
+  later(1_001);
   await take(seam, model, first, assistant("One."), { conversation });
   await expectGoesOn(seam, model, first, { conversation });
 });
@@ -175,18 +184,15 @@ describe("fingerprint_mismatch", () => {
   });
 
   test("date, where the clock is followed across midnight", async () => {
-    await using llama = await Model.load(modelFolder("llama3"));
-    const seam = new Seam({ model: llama, ...BARE, clock: "follow" });
-    await take(seam, llama, first, assistant("One."));
-    const turn = await take(seam, llama, next(first), assistant("One."), { now: NEXT_DAY });
+    const seam = bare({ clock: "follow" });
+    await take(seam, model, dated, assistant("One."));
+    const turn = await take(seam, model, next(dated), assistant("One."), { now: NEXT_DAY });
     expect(turn.outcome).toEqual({ kind: "aligned_render", reason: "fingerprint_mismatch", field: "date" });
-    await expectGoesOn(seam, llama, next(first), { now: NEXT_DAY });
+    await expectGoesOn(seam, model, next(dated), { now: NEXT_DAY });
   });
 
   test("template, by another model on the same store", async () => {
-    const chatTemplate =
-      "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant: ";
-    await using other = await Model.load(modelFolder("qwen3"), { chatTemplate });
+    await using other = await tinyModel(CHATML.replaceAll("assistant", "model"));
     const store = new MemoryStore();
     await take(bare({ store }), model, first, assistant("One."));
     const seam = new Seam({ model: other, store, ...BARE });
@@ -200,12 +206,9 @@ describe("fingerprint_mismatch", () => {
   });
 
   test("tokenizer, by another model on the same store", async () => {
-    const chatTemplate =
-      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
-    await using one = await Model.load(modelFolder("qwen3"), { chatTemplate });
-    await using other = await Model.load(modelFolder("llama3"), { chatTemplate });
+    await using other = await Model.load(modelFolder("qwen3"), { chatTemplate: CHATML });
     const store = new MemoryStore();
-    await take(new Seam({ model: one, store, ...BARE }), one, first, assistant("One."));
+    await take(bare({ store }), model, first, assistant("One."));
     const turn = await new Seam({ model: other, store, ...BARE }).prepare(next(first), { now: NOW });
     await expectFullRender(other, turn, next(first));
     expect(turn.outcome).toEqual({
@@ -220,7 +223,7 @@ describe("fingerprint_mismatch", () => {
 test("unsafe_boundary: without an added token near the prompt's end, nothing is sewn on", async () => {
   const chatTemplate =
     "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %} {{ m.content }} <|endoftext|>{% endif %}{% endfor %}";
-  await using llama2 = await Model.load(modelFolder("qwen3"), { chatTemplate });
+  await using llama2 = await tinyModel(chatTemplate);
   const seam = new Seam({ model: llama2, ...BARE });
   const short = { messages: [user("One?"), assistant("One."), user("Two?")] };
   await take(seam, llama2, short, assistant("One."));
@@ -247,18 +250,17 @@ describe("tenant_mismatch", () => {
     const { seam, store } = await withAStoreThatMixesTenants();
     const turn = await take(seam, model, next(first), assistant("One."), { conversation, tenant: "b" });
     expect(turn.outcome).toEqual({ kind: "full_render", reason: "tenant_mismatch" });
-    expect(turn).toMatchObject({ prefixLength: 0, certificate: null });
+    expect([turn.prefixLength, turn.certificate]).toEqual([0, null]);
     delete store.odd.find;
     await expectGoesOn(seam, model, next(first), { conversation, tenant: "b" });
   });
 
   test("its date is not either", async () => {
-    await using llama = await Model.load(modelFolder("llama3"));
     const store = new OddStore(new MemoryStore());
-    const seam = new Seam({ model: llama, store, ...BARE });
-    await take(seam, llama, first, assistant("One."), { tenant: "a" });
+    const seam = bare({ store });
+    await take(seam, model, dated, assistant("One."), { tenant: "a" });
     store.odd.find = (_, digests) => store.inner.find("a", digests);
-    await take(seam, llama, next(first), assistant("One."), { tenant: "b", now: NEXT_DAY });
+    await take(seam, model, next(dated), assistant("One."), { tenant: "b", now: NEXT_DAY });
   });
 });
 
@@ -266,13 +268,26 @@ describe("uncertified_template", () => {
   test("a template that prints how many messages there are", async () => {
     const chatTemplate =
       "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{{ messages | length }} so far<|im_start|>assistant\n";
-    await using counting = await Model.load(modelFolder("qwen3"), { chatTemplate });
+    await using counting = await tinyModel(chatTemplate);
     const seam = new Seam({ model: counting, ...BARE });
     await take(seam, counting, first, assistant("One."));
     const turn = await take(seam, counting, next(first), assistant("One."));
     expect(turn.outcome).toMatchObject({ kind: "aligned_render" });
     const again = await take(seam, counting, next(next(first)), assistant("One."));
     expect(again.outcome).toMatchObject({ kind: "aligned_render" });
+  });
+
+  test("a template that refuses the messages behind a shorter history", async () => {
+    // A stand-in history has fewer messages than the real one.
+    await using strict = await tinyModel(
+      `{% if messages[-1].content == 'Sum up.' and messages | length < 6 %}{{ raise_exception('too early') }}{% endif %}${CHATML}`,
+    );
+    const seam = new Seam({ model: strict, ...BARE });
+    await take(seam, strict, first, assistant("One."));
+    await take(seam, strict, next(first), assistant("One."));
+    const turn = await take(seam, strict, next(next(first), "Sum up."), assistant("One."));
+    expect(turn.outcome).toEqual({ kind: "aligned_render", reason: "uncertified_template" });
+    await expectGoesOn(seam, strict, next(next(first), "Sum up."));
   });
 
   test("instructions in the middle of a conversation", async () => {
@@ -289,32 +304,31 @@ describe("uncertified_template", () => {
   });
 
   test("a template that fails here is left to the server, and the turn is kept", async () => {
-    const chatTemplate = "{% for m in messages %}{{ m.content | nonesuch }}{% endfor %}";
-    const failing = await Model.load(modelFolder("qwen3"), { chatTemplate }).catch(() => null);
-    if (failing === null) return;
+    await using failing = await tinyModel("{{ messages[0].content.nonesuch.nonesuch }}");
     const seam = new Seam({ model: failing, ...BARE });
     const turn = await seam.prepare(first, { now: NOW, conversation });
     expect(turn.outcome).toEqual({ kind: "messages", reason: "uncertified_template" });
     expect(turn.prompt).toBeNull();
     expect(await turn.commit({ message: assistant("One.") })).toEqual({ status: "committed" });
-    failing.close();
+    const after = await seam.prepare({ append: [user("And two?")] }, { now: NOW, conversation });
+    expect(JSON.parse((await after.body()).toString()).messages).toEqual(next(first).messages);
   });
 });
 
 describe("template_rewrote_history", () => {
   test("from the token on from which the prompts differ: Qwen3 drops the reasoning of an ended tool loop", async () => {
-    const seam = bare();
+    const seam = new Seam({ model: qwen3, ...BARE });
     const asked = { messages: [user("One?")] };
     const call = called("call00001", { reasoning: "I must look." });
-    await take(seam, model, asked, call);
+    await take(seam, qwen3, asked, call);
     const looked = { messages: [...asked.messages, call, result("call00001")] };
-    const sent = await take(seam, model, looked, assistant("One."));
+    const sent = await take(seam, qwen3, looked, assistant("One."));
     expect(sent.outcome).toEqual(CERTIFIED);
-    const turn = await take(seam, model, next(looked), assistant("One."));
+    const turn = await take(seam, qwen3, next(looked), assistant("One."));
     const fromToken = promptOf(sent).diff(promptOf(turn)).commonPrefix;
     expect(turn.outcome).toEqual({ kind: "aligned_render", reason: "template_rewrote_history", fromToken });
     expect(fromToken).toBeLessThan(sent.seam as number);
-    await expectGoesOn(seam, model, next(looked));
+    await expectGoesOn(seam, qwen3, next(looked));
   });
 
   test("Mistral prints the tools before the last user message", async () => {
@@ -330,7 +344,7 @@ describe("template_rewrote_history", () => {
 test("content_tests_template: a text that the template looks for, with which the battery does not hold", async () => {
   const chatTemplate =
     "{% set ns = namespace(open=false) %}{% for m in messages %}{% if 'open sesame' in m.content %}{% set ns.open = true %}{% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}{{ '!' if ns.open }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
-  await using cave = await Model.load(modelFolder("qwen3"), { chatTemplate });
+  await using cave = await tinyModel(chatTemplate);
   const seam = new Seam({ model: cave, ...BARE });
   await take(seam, cave, first, assistant("One."));
   await expectGoesOn(seam, cave, first);
@@ -352,7 +366,7 @@ test("unsupported_content: a picture is left to the server, and the conversation
   };
   const turn = await seam.prepare(request, { now: NOW, conversation });
   expect(turn.outcome).toEqual({ kind: "messages", reason: "unsupported_content" });
-  expect(turn).toMatchObject({ prompt: null, appendedLength: 0, certificate: null });
+  expect([turn.prompt, turn.appendedLength, turn.certificate]).toEqual([null, 0, null]);
   expect(await turn.commit({ message: assistant("A cat.") })).toEqual({ status: "committed" });
 
   const still = await seam.prepare({ append: [user("Sure?")] }, { now: NOW, conversation });
@@ -369,7 +383,7 @@ test("multiple_choices: the server renders, and the conversation moves to the fi
   const turn = await seam.prepare({ ...first, n: 2 }, { now: NOW, conversation });
   expect(turn.outcome).toEqual({ kind: "messages", reason: "multiple_choices" });
   await turn.commit({ message: assistant("One.") });
-  const after = await seam.prepare({ append: [user("And two?")] }, { now: NOW, conversation });
+  const after = await seam.prepare({ append: [user("And two?")], n: 1 }, { now: NOW, conversation });
   expect(after.outcome).toEqual({ kind: "full_render", reason: "no_checkpoint" });
   await expectFullRender(model, after, next(first));
   await after.commit({ message: assistant("One.") });
@@ -377,28 +391,25 @@ test("multiple_choices: the server renders, and the conversation moves to the fi
 });
 
 test("ids_ignored: a server that counts another prompt is sent the messages, and no ids for a while", async () => {
-  await using server = await startTestServer({
-    model,
-    ignoresIds: true,
-    answers: { text: "One.", tokenDelayMs: 1 },
-  });
+  // It renders with another template, so that its prompt is longer than ours.
+  await using other = await tinyModel(CHATML.replaceAll("assistant", "the assistant"));
+  const answers = { text: "One.", tokenDelayMs: 1 };
+  await using server = await startTestServer({ model: testModel(other), ignoresIds: true, answers });
   await using client = new VllmClient({ baseUrl: server.baseUrl });
   const seam = bare({ client });
-  // Only the history differs: the server makes the prompt of messages that have another date, or none.
-  await using llama = await Model.load(modelFolder("llama3"));
-  const other = new Seam({ model: llama, client, ...BARE });
-  const turn = await other.prepare(first, { now: NOW, conversation });
+  const turn = await seam.prepare(first, { now: NOW, conversation });
   expect(turn.outcome).toEqual({ kind: "full_render", reason: "no_checkpoint" });
   for await (const _ of turn.stream());
   expect(turn.outcome).toEqual({ kind: "messages", reason: "ids_ignored" });
   expect(await turn.committed).toEqual({ status: "committed" });
-  const after = await other.prepare(next(first), { now: NOW, conversation });
+  const chats = server.requests.filter(({ path }) => path === "/v1/chat/completions");
+  expect(chats.map(({ body }) => "kv_transfer_params" in (body ?? {}))).toEqual([true, false]);
+
+  const after = await seam.prepare(next(first), { now: NOW, conversation });
   expect(after.outcome).toEqual({ kind: "messages", reason: "ids_ignored" });
-  // A Seam that did not see it is not told.
-  expect((await seam.prepare(first, { now: NOW })).outcome).toEqual({
-    kind: "full_render",
-    reason: "no_checkpoint",
-  });
+  // Another Seam, as after a restart, tries again.
+  const fresh = await bare({ client }).prepare(first, { now: NOW });
+  expect(fresh.outcome).toEqual({ kind: "full_render", reason: "no_checkpoint" });
 });
 
 describe("store_unavailable", () => {
@@ -414,13 +425,16 @@ describe("store_unavailable", () => {
     const store = new OddStore(new MemoryStore());
     const seam = bare({ store, storeTimeoutMs: 20 });
     await take(seam, model, first, assistant("One."), { conversation });
-    store.odd.find = odd;
+    store.odd = { find: odd, load: odd, commit: odd };
     const turn = await seam.prepare(next(first), { now: NOW, conversation });
     expect(turn.outcome).toEqual({ kind: "full_render", reason: "store_unavailable" });
     await expectFullRender(model, turn, next(first));
-    delete store.odd.find;
-    expect(await turn.commit({ message: assistant("One.") })).toEqual({ status: "committed" });
-    await expectGoesOn(seam, model, next(first), { conversation });
+    expect(await turn.commit({ message: assistant("One.") })).toEqual({ status: "not_durable" });
+    store.odd = {};
+    // The turn before it is still there to go on from.
+    await expectGoesOn(seam, model, first, { conversation });
+    const after = await take(seam, model, next(next(first)), assistant("One."), { conversation });
+    expect(after.outcome).toEqual(CERTIFIED);
   });
 
   test.each([

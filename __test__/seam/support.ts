@@ -14,6 +14,7 @@ import type {
   Turn,
   TurnAnswer,
 } from "../../ts/index.ts";
+import type { TestModel } from "../../ts/testing/index.ts";
 
 /** Noon, so that no time zone makes another date of it. */
 export const NOW = new Date(2026, 2, 14, 12);
@@ -81,6 +82,15 @@ export async function take(
   await expectFullRender(model, turn, request, options.now);
   await turn.commit("message" in answer ? (answer as TurnAnswer) : { message: answer });
   return turn;
+}
+
+/** The model as the test server's, which renders at the same time as the tests do. */
+export function testModel(model: Model): TestModel {
+  return {
+    render: (request) => model.render(request as unknown as Request, { now: NOW }),
+    encode: (text, options) => model.encode(text, options),
+    decode: (ids) => model.decode(ids),
+  };
 }
 
 /** A store whose calls can be made to behave otherwise. */

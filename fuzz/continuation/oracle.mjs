@@ -1,18 +1,5 @@
 // What is right: the full render of the same request. And whether a planned prompt is that.
 
-/** Members of a request that a turn which only appends has from the turn before. */
-const LASTING = [
-  "tools",
-  "tool_choice",
-  "documents",
-  "chat_template",
-  "chat_template_kwargs",
-  "reasoning_effort",
-  "add_generation_prompt",
-  "continue_final_message",
-  "add_special_tokens",
-];
-
 /** What was found to be wrong. */
 export class Mismatch extends Error {
   constructor(message, details) {
@@ -21,19 +8,13 @@ export class Mismatch extends Error {
   }
 }
 
-/** The members that a turn's prompt depends on. */
-export function lastingMembers(members) {
-  return Object.fromEntries(Object.entries(members).filter(([name]) => LASTING.includes(name)));
-}
-
 /**
- * The messages of a whole request as they are to be printed: with `restore`, a stored answer in place of one that comes back
- * without its reasoning, inside a tool loop; and those before it as they were printed already.
+ * The messages of a whole request as they are to be printed by a Seam that restores: a stored answer in place of one that
+ * comes back without its reasoning, inside a tool loop; and those before it as they were printed already.
  */
-export function printed(messages, base, restore) {
-  if (base === undefined || !restore) return messages;
-  const rest = messages.slice(base.sent.length);
-  const [given, next] = rest;
+export function restored(messages, base) {
+  if (base === undefined) return messages;
+  const [given, next, ...rest] = messages.slice(base.sent.length);
   const lacks = given !== undefined && hasCalls(given) && !hasReasoning(given) && hasReasoning(base.answer);
   if (lacks && next?.role === "tool" && saysTheSame(given, base.answer)) rest[0] = base.answer;
   return [...base.messages, ...rest];
@@ -58,18 +39,18 @@ function textOf({ content }) {
   return JSON.stringify([content ?? ""]);
 }
 
-/** Whether `ids` are `full` but for `spans`. */
-export function equalOutside(ids, spans, full) {
+/** Where `full` first differs from `ids` up to `end`, but for `spans`; undefined where it does not. */
+export function differenceOutside(ids, spans, full, end = ids.length) {
   let ours = 0;
   let theirs = 0;
-  for (const { start, end, rendered } of spans) {
-    for (; ours < start; ours++, theirs++) if (ids[ours] !== full[theirs]) return false;
-    ours = end;
-    theirs += rendered;
+  for (const span of [...spans, { start: end, end, rendered: 0 }]) {
+    for (; ours < Math.min(span.start, end); ours++, theirs++) {
+      if (ids[ours] !== full[theirs]) return theirs;
+    }
+    ours = span.end;
+    theirs += span.rendered;
   }
-  if (ids.length - ours !== full.length - theirs) return false;
-  for (; ours < ids.length; ours++, theirs++) if (ids[ours] !== full[theirs]) return false;
-  return true;
+  return end === ids.length && theirs !== full.length ? theirs : undefined;
 }
 
 /** How a request that cannot be rendered is to be planned: the server's `messages`, or not at all. */

@@ -105,8 +105,7 @@ export class Seam {
     let found =
       read.append !== null ? this.#findTip(tenant, options) : this.#findHistory(read, tenant, options);
     if (found instanceof Promise) found = await found;
-    let plan = this.#plan(read, found, tenant, options);
-    if (plan instanceof Promise) plan = await plan;
+    const plan = await this.#planned(read, found, tenant, options);
     const turn = new Turn(this.#host, {
       plan,
       read,
@@ -158,9 +157,26 @@ export class Seam {
     return join(found, loaded);
   }
 
-  #plan(read: Read, found: Found, tenant: string, options: PrepareOptions): NativePlan | Promise<NativePlan> {
-    const { entry, count, checkpoint, missing } = found;
+  /** Who only watches leaves it to the server to refuse a request. */
+  async #planned(read: Read, found: Found, tenant: string, options: PrepareOptions): Promise<NativePlan> {
     const declined = this.#declined();
+    if (this.#options.mode !== "observe") return this.#plan(read, found, tenant, options, declined);
+    try {
+      return await this.#plan(read, found, tenant, options, declined);
+    } catch (error) {
+      if (options.signal?.aborted) throw error;
+      return this.#plan(read, found, tenant, options, "uncertified_template");
+    }
+  }
+
+  #plan(
+    read: Read,
+    found: Found,
+    tenant: string,
+    options: PrepareOptions,
+    declined: Reason | undefined,
+  ): NativePlan | Promise<NativePlan> {
+    const { entry, count, checkpoint, missing } = found;
     const how = {
       ...clock(options.now),
       expires: Math.min(entry?.expires ?? Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),

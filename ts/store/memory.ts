@@ -186,6 +186,8 @@ export class MemoryStore implements Store {
     if (conversation === undefined) return "committed";
     const known = tenant.conversations.get(conversation);
     if (known?.lastTurn === turn) return "committed";
+    const family = tenant.members.get(entry.artifact.id)?.family;
+    if (known !== undefined && family !== undefined) join(family, conversation, known);
     if ((known?.version ?? 0) !== version) return "branched";
     const record = known ?? {
       version: 0,
@@ -198,11 +200,7 @@ export class MemoryStore implements Store {
       tenant.conversations.set(conversation, record);
       this.#conversations++;
       this.#bytes += CONVERSATION_OVERHEAD;
-    }
-    const family = tenant.members.get(entry.artifact.id)?.family;
-    if (family !== undefined) {
-      family.conversations.add(conversation);
-      record.families.add(family);
+      if (family !== undefined) join(family, conversation, record);
     }
     record.version++;
     record.lastTurn = turn;
@@ -255,6 +253,12 @@ export class MemoryStore implements Store {
   #dropEmpty(tenant: Tenant): void {
     if (tenant.members.size === 0 && tenant.conversations.size === 0) this.#tenants.delete(tenant.name);
   }
+}
+
+/** A family goes with the last conversation that went through it. */
+function join(family: Family, conversation: string, record: Conversation): void {
+  family.conversations.add(conversation);
+  record.families.add(family);
 }
 
 /** Whether nothing of a family may be used any longer. */

@@ -533,7 +533,9 @@ impl Planner {
         let Some(seam) = &sent.seam else {
             return because(Reason::UnsafeBoundary);
         };
-        let Some(suffix) = stand_in.suffix(&self.model, head, &messages, draft.now)? else {
+        // A template can refuse behind a short history what it takes behind this one.
+        let suffix = stand_in.suffix(&self.model, head, &messages, draft.now);
+        let Ok(Some(suffix)) = suffix else {
             return because(Reason::UncertifiedTemplate);
         };
         cancel.check()?;
@@ -689,8 +691,8 @@ impl Planner {
         };
         *answer = sampled::otherwise(answer, self.model.dialect())?;
         let head = &draft.environment.head;
-        let suffix = sewn.stand_in.suffix(&self.model, head, &other, draft.now)?;
-        Ok(suffix.and_then(|other| {
+        let suffix = sewn.stand_in.suffix(&self.model, head, &other, draft.now);
+        Ok(suffix.ok().flatten().and_then(|other| {
             let from = sewn.seam.tail.len();
             let close = sampled::close(&self.model, &sewn.rest[from..], other.text())?;
             Some(from + close)

@@ -9,15 +9,14 @@ export class Mismatch extends Error {
 }
 
 /**
- * The messages of a whole request as they are to be printed by a Seam that restores: a stored answer in place of one that
- * comes back without its reasoning, inside a tool loop; and those before it as they were printed already.
+ * The answer that a Seam which restores prints in place of the one that follows `base` in a request: the stored one, where that
+ * comes back without its reasoning, inside a tool loop.
  */
-export function restored(messages, base) {
-  if (base === undefined) return messages;
-  const [given, next, ...rest] = messages.slice(base.sent.length);
-  const lacks = given !== undefined && hasCalls(given) && !hasReasoning(given) && hasReasoning(base.answer);
-  if (lacks && next?.role === "tool" && saysTheSame(given, base.answer)) rest[0] = base.answer;
-  return [...base.messages, ...rest];
+export function restoredAnswer(messages, base) {
+  const [given, next] = messages.slice(base.sent.length);
+  if (given === undefined || next?.role !== "tool" || !hasCalls(given)) return undefined;
+  const lacks = !hasReasoning(given) && hasReasoning(base.answer);
+  return lacks && saysTheSame(given, base.answer) ? base.answer : undefined;
 }
 
 function hasCalls(message) {

@@ -200,7 +200,7 @@ impl Job {
             restore_reasoning: options.restore_reasoning,
             missing: options.missing.as_deref().and_then(reason_of),
             declined: options.declined.as_deref().and_then(reason_of),
-            previous: previous.as_ref().and_then(|artifact| artifact.prompt()),
+            previous: previous.as_deref(),
             inline,
         };
         let plan = match &found {

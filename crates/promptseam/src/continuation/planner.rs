@@ -72,8 +72,8 @@ pub struct PlanOptions<'a> {
     pub missing: Option<Reason>,
     /// Why the server is to render, whatever could be done here.
     pub declined: Option<Reason>,
-    /// A prompt of the same conversation, for an aligned render.
-    pub previous: Option<&'a Prompt>,
+    /// An artifact of the same conversation, to align a render with.
+    pub previous: Option<&'a Artifact>,
     /// Give no plan rather than work for long.
     pub inline: bool,
 }
@@ -196,7 +196,7 @@ impl Planner {
             // Its messages are not those that were sent.
             let options = PlanOptions {
                 missing: Some(Reason::FingerprintMismatch(Field::Reasoning)),
-                previous: found.artifact.prompt(),
+                previous: Some(&found.artifact),
                 ..options.clone()
             };
             return self.plan(turn, None, &options, cancel);
@@ -850,13 +850,12 @@ fn seam_at(row: BoundaryRow, tail: &str) -> Option<Seam> {
 
 /// A prompt of the same conversation, to align with.
 fn previous_of(draft: &Draft<'_>) -> Option<Prompt> {
-    let prompt = match draft.base.and_then(|base| base.state.as_ref()) {
+    let artifact = draft.base.map(|base| &**base).or(draft.options.previous);
+    let State { prompt, spans, .. } = artifact?.state.as_ref()?;
+    let prompt = match spans.first() {
         // Ids that stand for other text end what can be taken over.
-        Some(State { prompt, spans, .. }) => match spans.first() {
-            Some(span) => prompt.continued(span.start, &[]),
-            None => prompt.clone(),
-        },
-        None => draft.options.previous?.clone(),
+        Some(span) => prompt.continued(span.start, &[]),
+        None => prompt.clone(),
     };
     let usable = !matches!(
         draft.options.missing,

@@ -136,6 +136,16 @@ test("artifact_expired: what may not be used any longer is not", async () => {
   await expectGoesOn(seam, model, next(first), { conversation });
 });
 
+test("artifact_expired: not even what an edited history has in common with it", async () => {
+  const seam = bare({ ttlMs: 1_000 });
+  const long = { messages: [{ role: "system", content: "Be brief. ".repeat(200) }, user("One?")] };
+  await take(seam, model, long, assistant("One."), { conversation });
+  later(1_001);
+  const edited = { messages: [long.messages[0] as never, user("Two?")] };
+  const turn = await take(seam, model, edited, assistant("Two."), { conversation });
+  expect([turn.outcome.kind, turn.prefixLength]).toEqual(["full_render", 0]);
+});
+
 test("artifact_expired: an answer that is given again is kept again", async () => {
   const seam = bare({ ttlMs: 1_000 });
   await take(seam, model, first, assistant("One."), { conversation });
@@ -206,7 +216,7 @@ describe("fingerprint_mismatch", () => {
   });
 
   test("tokenizer, by another model on the same store", async () => {
-    await using other = await Model.load(modelFolder("qwen3"), { chatTemplate: CHATML });
+    await using other = await tinyModel(CHATML, []);
     const store = new MemoryStore();
     await take(bare({ store }), model, first, assistant("One."));
     const turn = await new Seam({ model: other, store, ...BARE }).prepare(next(first), { now: NOW });
@@ -253,6 +263,21 @@ describe("tenant_mismatch", () => {
     expect([turn.prefixLength, turn.certificate]).toEqual([0, null]);
     delete store.odd.find;
     await expectGoesOn(seam, model, next(first), { conversation, tenant: "b" });
+  });
+
+  test("nothing of another tenant's checkpoint is, either", async () => {
+    const store = new OddStore(new MemoryStore());
+    const seam = bare({ store });
+    const long = { messages: [{ role: "system", content: "Be brief. ".repeat(200) }, user("One?")] };
+    await take(seam, model, long, assistant("One."), { conversation, tenant: "a" });
+    store.odd.load = (_, name) => store.inner.load("a", name);
+    // Had it been aligned with, its length would tell how much of it was guessed.
+    const guess = { messages: [long.messages[0] as never, user("Two?")] };
+    const turn = await seam.prepare(guess, { now: NOW, conversation, tenant: "b" });
+    await expectFullRender(model, turn, guess);
+    expect([turn.outcome.kind, turn.prefixLength]).toEqual(["full_render", 0]);
+    const appended = seam.prepare({ append: [user("Two?")] }, { now: NOW, conversation, tenant: "b" });
+    await expect(appended).rejects.toMatchObject({ name: "PromptseamError" });
   });
 
   test("its date is not either", async () => {
@@ -410,6 +435,14 @@ test("ids_ignored: a server that counts another prompt is sent the messages, and
   // Another Seam, as after a restart, tries again.
   const fresh = await bare({ client }).prepare(first, { now: NOW });
   expect(fresh.outcome).toEqual({ kind: "full_render", reason: "no_checkpoint" });
+});
+
+test("a store that gives null for what it does not have knows nothing", async () => {
+  const store = new OddStore(new MemoryStore());
+  const nothing = () => null as never;
+  store.odd = { load: nothing, find: nothing };
+  const turn = await bare({ store }).prepare(first, { now: NOW, conversation });
+  expect(turn.outcome).toEqual({ kind: "full_render", reason: "no_checkpoint" });
 });
 
 describe("store_unavailable", () => {

@@ -138,7 +138,7 @@ test.each<[string, ChatMessage, string[], boolean]>([
   const sent = await seam.prepare(first, here);
   const ids = await wrote(...pieces);
   await sent.commit({ message, sampledIds: stops ? ids : ids.subarray(0, -1) });
-  const after = message.tool_calls === undefined ? user("Two?") : result("call00001");
+  const after = message["tool_calls"] === undefined ? user("Two?") : result("call00001");
   const next = then(first, message, after);
   const turn = await seam.prepare(next, here);
   expect(turn.sampledSpans).toHaveLength(1);

@@ -3,6 +3,7 @@
 import { expect } from "vitest";
 import type {
   ChatMessage,
+  Checkpoint,
   Commit,
   Entry,
   MaybePromise,
@@ -98,7 +99,7 @@ export class OddStore implements Store {
   readonly inner: MemoryStore;
   /** In place of the store's own answers, where there is one. */
   odd: {
-    load?: () => never | Promise<never>;
+    load?: (tenant: string, conversation: string) => MaybePromise<Checkpoint | undefined>;
     find?: (tenant: string, digests: readonly string[]) => MaybePromise<Entry | undefined>;
     commit?: () => never | Promise<never>;
   } = {};
@@ -108,7 +109,8 @@ export class OddStore implements Store {
   }
 
   load(tenant: string, conversation: string) {
-    return this.odd.load?.() ?? this.inner.load(tenant, conversation);
+    const { load } = this.odd;
+    return load === undefined ? this.inner.load(tenant, conversation) : load(tenant, conversation);
   }
 
   find(tenant: string, digests: readonly string[]) {

@@ -28,9 +28,9 @@ function byteCharacters(): string[] {
   );
 }
 
-function tokenizer(): string {
+function tokenizer(merges: readonly string[][]): string {
   const vocab: Record<string, number> = {};
-  for (const token of [...byteCharacters(), ...MERGES.map((pair) => pair.join(""))]) {
+  for (const token of [...byteCharacters(), ...merges.map((pair) => pair.join(""))]) {
     vocab[token] = Object.keys(vocab).length;
   }
   const size = Object.keys(vocab).length;
@@ -54,7 +54,7 @@ function tokenizer(): string {
       byte_fallback: false,
       ignore_merges: false,
       vocab,
-      merges: MERGES,
+      merges,
     },
   });
 }
@@ -70,11 +70,11 @@ export const CHATML = `
 {%- if add_generation_prompt %}<|im_start|>assistant
 {% if enable_thinking is false %}<think></think>{% endif %}{% endif %}`;
 
-/** Close it after use, as any model. */
-export async function tinyModel(chatTemplate = CHATML): Promise<Model> {
+/** Close it after use, as any model. Other `merges` make another tokenizer. */
+export async function tinyModel(chatTemplate = CHATML, merges = MERGES): Promise<Model> {
   const folder = mkdtempSync(join(tmpdir(), "promptseam-tiny-"));
   try {
-    writeFileSync(join(folder, "tokenizer.json"), tokenizer());
+    writeFileSync(join(folder, "tokenizer.json"), tokenizer(merges));
     writeFileSync(join(folder, "tokenizer_config.json"), JSON.stringify({ eos_token: "<|im_end|>" }));
     return await Model.load(folder, { chatTemplate, threads: 1 });
   } finally {

@@ -106,6 +106,14 @@ describe("a turn ends once", () => {
   });
 });
 
+test("ids that the model does not have are not taken for what it wrote", async () => {
+  const seam = bare({ history: "sampled" });
+  const turn = await seam.prepare(first, here);
+  const answer = { message: assistant("One."), sampledIds: Uint32Array.of(7, model.info.idLimit) };
+  await expect(turn.commit(answer)).rejects.toMatchObject({ code: "PS_INVALID_TOKEN_ID" });
+  expect(await turn.commit({ message: assistant("One.") })).toEqual({ status: "committed" });
+});
+
 describe("two turns from one head", () => {
   test("the first to be committed moves it, the other is a branch; both are gone on from", async () => {
     const seam = bare();
@@ -286,6 +294,13 @@ describe("appends", () => {
       await expect(refused).rejects.toMatchObject({ code: "PS_INVALID_REQUEST" });
     }
     await append(seam, [user("Two?")], then(first, assistant("One."), user("Two?")));
+  });
+
+  test("an append that has a history too is neither", async () => {
+    const seam = bare();
+    await take(seam, model, first, assistant("One."), here);
+    const both = { append: [user("Two?")], messages: [user("Two?")] } as never;
+    await expect(seam.prepare(both, here)).rejects.toMatchObject({ code: "PS_INVALID_REQUEST" });
   });
 
   test("members that are not named are those of the turn before", async () => {

@@ -199,6 +199,7 @@ impl Table {
                     last,
                     tools,
                     reasoned: false,
+                    unanswered: false,
                     literals: Default::default(),
                     after: after.map(run).into(),
                 };
@@ -338,6 +339,7 @@ fn unrepeated(model: &Model, head: &ChatRequest, now: Now) -> Result<String> {
         last: Role::User,
         tools: false,
         reasoned: false,
+        unanswered: false,
         literals: Default::default(),
         after: [Role::Assistant, Role::User]
             .map(|role| Run {

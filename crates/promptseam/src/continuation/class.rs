@@ -16,6 +16,7 @@ pub(crate) struct Class {
     pub(crate) last: Role,
     pub(crate) tools: bool,
     pub(crate) reasoned: bool,
+    pub(crate) unanswered: bool,
     /// What the template looks for and finds in the history, by role.
     pub(crate) literals: [Found; 4],
     /// The answer, and what follows it.
@@ -76,6 +77,7 @@ impl Class {
             last,
             tools: before.tools,
             reasoned: before.reasoned,
+            unanswered: before.unanswered,
             literals: before.literals,
             after: runs.into(),
         })

@@ -99,6 +99,15 @@ pub(crate) fn stand_in(class: &Class, dialect: Dialect) -> Result<Vec<Message>> 
         json.push(result("Seen."));
         json.push(message("assistant", "Done."));
     }
+    if broke_off(class) {
+        json.push(message("user", "Look."));
+        if class.tools {
+            json.push(call("", true));
+            json.push(result("Seen."));
+        } else {
+            json.push(r#"{"role":"assistant","content":"","reasoning":"So."}"#.to_owned());
+        }
+    }
     if class.last == Role::Tool {
         json.push(message("user", "Look."));
         json.push(call("Look.", class.reasoned));
@@ -110,6 +119,11 @@ pub(crate) fn stand_in(class: &Class, dialect: Dialect) -> Result<Vec<Message>> 
     messages
         .map(|(at, text)| Message::parse(at, &parse_str(text)?, dialect))
         .collect()
+}
+
+/// Whether reasoning was never followed by an answer before the user spoke again.
+fn broke_off(class: &Class) -> bool {
+    class.unanswered && !(class.last == Role::Tool && class.reasoned)
 }
 
 fn message(role: &str, content: &str) -> String {
@@ -177,6 +191,14 @@ impl Writer<'_> {
             }
             let reasoning = self.random.one_in(2);
             self.assistant(true, reasoning, 0)?;
+        }
+        if broke_off(class) {
+            self.plain("user")?;
+            if class.tools {
+                self.round(Some(true))?;
+            } else {
+                self.assistant(false, true, 0)?;
+            }
         }
         self.plain("user")?;
         if class.last == Role::Tool {

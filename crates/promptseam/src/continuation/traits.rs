@@ -20,6 +20,8 @@ pub(crate) struct Traits {
     pub(crate) tools: bool,
     /// The assistant reasoned since the last user message.
     pub(crate) reasoned: bool,
+    /// The assistant reasoned since its last answer: content without calls.
+    pub(crate) unanswered: bool,
     /// What the template looks for and finds in messages of each [`role`](place_of).
     pub(crate) literals: [Found; 4],
     /// Instructions within the conversation, or a role that is not known.
@@ -36,7 +38,11 @@ impl Traits {
             Role::System | Role::Developer | Role::Other => self.odd = true,
             Role::User => self.reasoned = false,
             // Content that the template looks into may hold reasoning.
-            Role::Assistant => self.reasoned |= shape.reasoning || !shape.literals.is_nothing(),
+            Role::Assistant => {
+                self.reasoned |= shape.reasoning || !shape.literals.is_nothing();
+                let answered = shape.content && shape.calls == 0;
+                self.unanswered = !answered && (self.unanswered || shape.reasoning);
+            }
             Role::Tool => self.tools = true,
         }
         self.last = Some(shape.role);

@@ -8,6 +8,7 @@ import { modelFolder, startVllm } from "./vllm-server.mjs";
 const FAMILIES = ["qwen3", "llama3", "mistral", "deepseek", "gpt-oss"];
 /** Without an engine here: only the render server runs them. */
 const RENDER_ONLY = new Set(["deepseek", "gpt-oss"]);
+const ENGINE_SUITES = ["parity", "ways", "faults", "seam"];
 const MAX_LENGTH = ["--max-model-len", "131072"];
 
 const HELP = `npm run test:vllm [-- options]
@@ -40,7 +41,7 @@ async function testFamily(family) {
   const engine = !RENDER_ONLY.has(family);
   const server = await startVllm(family, { engine, flags: MAX_LENGTH });
   try {
-    const suites = engine ? ["parity", "ways", "faults"] : ["parity"];
+    const suites = engine ? ENGINE_SUITES : ["parity"];
     return await runTests(family, server.baseUrl, modelFolder(family), suites);
   } finally {
     await server.stop();
@@ -61,7 +62,7 @@ async function main() {
     const [family] = families;
     if (values.family?.length !== 1) throw new SetupError(`--base-url needs one --family.\n${HELP}`);
     const model = values.model ?? modelFolder(family);
-    results.push(await runTests(family, values["base-url"], model, ["parity", "ways", "faults"]));
+    results.push(await runTests(family, values["base-url"], model, ENGINE_SUITES));
   } else {
     for (const family of families) results.push(await testFamily(family));
     // This suite starts, kills and restarts a server of its own.

@@ -23,7 +23,7 @@ import {
   tool,
   user,
 } from "./support.ts";
-import { tinyModel } from "./tiny-model.ts";
+import { CHATML, tinyModel } from "./tiny-model.ts";
 
 let model: Model;
 beforeAll(async () => {
@@ -385,6 +385,20 @@ describe("what is recorded", () => {
       await expectFullRender(model, turn, next);
     }
   });
+
+  test.each(["x", " x ", "\t", "", "x\n\n"])(
+    "a final message that is continued, then gone on from: %j",
+    async (content) => {
+      await using trimming = await tinyModel(CHATML.replaceAll("m.content", "m.content | trim"));
+      for (const on of [model, trimming]) {
+        const seam = new Seam({ model: on, ...BARE });
+        const settings = { continue_final_message: true, add_generation_prompt: false };
+        const request = { messages: [user("One?"), assistant("One."), user(content)], ...settings };
+        await take(seam, on, request, assistant("Two."));
+        await take(seam, on, then(request, assistant("Two."), user("Three?")), assistant("Three."));
+      }
+    },
+  );
 
   test("tenants with the same conversation do not see each other's", async () => {
     const store = new MemoryStore();

@@ -315,13 +315,27 @@ impl Writer<'_> {
             return quoted(&text);
         }
         let literals = self.literals;
+        let all: Vec<_> = literals.of_found(found).collect();
+        let mut one_of = |places: [Place; 2]| {
+            let there = all.iter().filter(|(_, place)| places.contains(place));
+            let there: Vec<_> = there.collect();
+            (!there.is_empty()).then(|| *there[self.random.below(there.len())])
+        };
+        let start = one_of([Place::Start, Place::SpacedStart]);
+        let end = one_of([Place::End, Place::SpacedEnd]);
+        for (literal, _) in all.iter().filter(|(_, place)| *place == Place::Inside) {
+            text = format!("{text}{literal}{}", self.words());
+        }
         let mut before = String::new();
-        for (literal, place) in literals.of_found(found) {
-            match place {
-                Place::Start => before.push_str(literal),
-                Place::Inside => text = format!("{text}{literal}{}", self.words()),
-                Place::End => text.push_str(literal),
-            }
+        match start {
+            Some((literal, Place::SpacedStart)) => before = format!("\n {literal}"),
+            Some((literal, _)) => before = literal.to_owned(),
+            None => {}
+        }
+        match end {
+            Some((literal, Place::SpacedEnd)) => text = format!("{text}{literal} \n"),
+            Some((literal, _)) => text.push_str(literal),
+            None => {}
         }
         quoted(&(before + &text))
     }

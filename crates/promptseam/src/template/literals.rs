@@ -32,17 +32,27 @@ const SEARCHES: [&str; 14] = [
 /// What is shorter is punctuation, which stands in all content: every probe has it.
 const SHORTEST: usize = 3;
 
-/// Literals that are told apart, with three bits each; with more none is.
-const TOLD_APART: usize = 21;
+/// Literals that are told apart, with a bit for each place; with more none is.
+const TOLD_APART: usize = 12;
 
-/// Where a literal stands in a text.
-const PLACES: [Place; 3] = [Place::Start, Place::Inside, Place::End];
+const PLACES: [Place; 5] = [
+    Place::Start,
+    Place::SpacedStart,
+    Place::Inside,
+    Place::SpacedEnd,
+    Place::End,
+];
 
-/// Where in a text a literal stands.
+/// Where in a text a literal stands. A template may strip a text before it looks,
+/// or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Start,
+    /// Behind white space.
+    SpacedStart,
     Inside,
+    /// Before white space.
+    SpacedEnd,
     End,
 }
 
@@ -118,16 +128,20 @@ impl Literals {
             if literal >= TOLD_APART {
                 return Found::SOMETHING;
             }
-            // What is stripped before a template looks counts as not there.
-            let before = text[..hit.start()].trim().is_empty();
-            let after = text[hit.end()..].trim().is_empty();
-            if before {
-                found.add(literal, Place::Start);
+            let (before, after) = (&text[..hit.start()], &text[hit.end()..]);
+            let starts = is_blank(before);
+            let ends = is_blank(after);
+            match starts {
+                true if before.is_empty() => found.add(literal, Place::Start),
+                true => found.add(literal, Place::SpacedStart),
+                false => {}
             }
-            if after {
-                found.add(literal, Place::End);
+            match ends {
+                true if after.is_empty() => found.add(literal, Place::End),
+                true => found.add(literal, Place::SpacedEnd),
+                false => {}
             }
-            if !before && !after {
+            if !starts && !ends {
                 found.add(literal, Place::Inside);
             }
         }
@@ -143,6 +157,12 @@ impl Literals {
             there.map(move |place| (&**text, place))
         })
     }
+}
+
+/// Whether Python would strip all of `text`.
+fn is_blank(text: &str) -> bool {
+    text.chars()
+        .all(|c| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c))
 }
 
 fn collect<'a>(expr: &Expr<'a>, loops: &[&'a str], texts: &mut Vec<String>) {

@@ -200,6 +200,30 @@ describe("nothing is moved by a stream that", () => {
   });
 });
 
+test("a stream that is abandoned as it begins is not sent, or stopped at once", async () => {
+  const seam = seamOn(undefined);
+  await read(await seam.prepare(first, here));
+  const sent = chats().length;
+  const turn = await seam.prepare({ append: [user("Two?")] }, here);
+  const stream = turn.stream();
+  const beginning = stream.next();
+  turn.abandon();
+  const chunks: Chunk[] = [];
+  const reading = (async () => {
+    for (let { done, value } = await beginning; !done; { done, value } = await stream.next())
+      chunks.push(value as Chunk);
+  })().catch(() => {});
+  await reading;
+  await sleep(20);
+  expect(chunks).toEqual([]);
+  expect(
+    chats()
+      .slice(sent)
+      .every(({ aborted }) => aborted),
+  ).toBe(true);
+  await expect(turn.committed).rejects.toMatchObject({ code: "PS_ABORTED" });
+});
+
 test("a stream can be read once, and not after a commit", async () => {
   const seam = seamOn(undefined);
   const streamed = await seam.prepare(first, here);

@@ -13,14 +13,38 @@ const ARGUMENTS = [
   "{not json}",
 ];
 
-/** How each family's model spells a call; what it writes there and its template prints may well differ. */
+/** What each family's model writes for a message, about; what its template prints of it may well differ. */
 const SPELLINGS = {
-  qwen3: (call) => `\n<tool_call>\n{"name": "${call.name}", "arguments": ${call.arguments}}\n</tool_call>`,
-  llama3: (call) => `{"name": "${call.name}", "parameters": ${call.arguments}}`,
-  deepseek: (call) => `<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>${call.name}`,
-  mistral: (call, id) =>
-    `[TOOL_CALLS][{"name": "${call.name}", "arguments": ${call.arguments}, "id": "${id}"}]`,
+  qwen3: ({ thought, said, calls }) =>
+    think(thought) +
+    said +
+    calls
+      .map((call) => `\n<tool_call>\n{"name": "${call.name}", "arguments": ${call.arguments}}\n</tool_call>`)
+      .join(""),
+  llama3: ({ thought, said, calls }) =>
+    think(thought) +
+    said +
+    calls.map((call) => `{"name": "${call.name}", "parameters": ${call.arguments}}`).join(""),
+  deepseek: ({ thought, said, calls }) =>
+    think(thought) +
+    said +
+    calls.map((call) => `<｜tool▁call▁begin｜>function<｜tool▁sep｜>${call.name}`).join(""),
+  mistral: ({ thought, said, calls }) =>
+    think(thought) +
+    said +
+    calls.map((call) => `[TOOL_CALLS][{"name": "${call.name}", "id": "${call.id}"}]`).join(""),
+  "gpt-oss": ({ thought, said, calls }) =>
+    (thought === undefined ? "" : `<|channel|>analysis<|message|>${thought}<|end|><|start|>assistant`) +
+    (calls.length === 0
+      ? `<|channel|>final<|message|>${said}`
+      : calls
+          .map((call) => ` to=functions.${call.name}<|channel|>commentary json<|message|>${call.arguments}`)
+          .join("<|call|><|start|>assistant")),
 };
+
+function think(thought) {
+  return thought === undefined ? "" : `<think>\n${thought}\n</think>\n\n`;
+}
 
 /** Gives out call ids, some of them a second time. */
 export class CallIds {
@@ -78,13 +102,13 @@ export function answer(random, { family, ids, calls: share }) {
   return step;
 }
 
-function pieces(random, family, { reasoning, content: said, tool_calls: calls = [] }) {
-  const thought =
-    reasoning === undefined
-      ? random.pick(["", "", "<think>\n\n</think>\n\n"])
-      : `<think>\n${reasoning}\n</think>\n\n`;
-  const called = calls.map((each) => SPELLINGS[family]?.(each.function, each.id) ?? "").join("");
-  const whole = thought + (typeof said === "string" ? said : "") + called;
+function pieces(random, family, { reasoning, content, tool_calls: calls = [] }) {
+  const whole = SPELLINGS[family]({
+    // Some write an empty thought where they have none.
+    thought: reasoning ?? random.pick([undefined, undefined, ""]),
+    said: typeof content === "string" ? content : "",
+    calls: calls.map(({ id, function: called }) => ({ id, ...called })),
+  });
   if (!random.chance(0.2) || whole.length < 2) return [whole];
   // A model need not write the ids that its text encodes to.
   const half = 1 + random.below(whole.length - 1);

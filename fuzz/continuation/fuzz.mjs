@@ -12,8 +12,8 @@ export { Tally };
 
 /** Sessions in a row on one family. */
 const IN_A_ROW = 20;
-/** One kit in so many has a store that answers later. */
-const LATER = 8;
+/** What store the sessions of ten numbers in a row have. */
+const STORES_IN_TURN = ["plenty", "plenty", "plenty", "plenty", "plenty", "later", "small"];
 
 /**
  * @param api `Seam` and `MemoryStore`
@@ -31,17 +31,17 @@ export async function fuzz(
 ) {
   const tally = new Tally();
   const kits = new Map();
-  const kitOf = (family, later) => {
-    const name = `${family} ${later}`;
-    if (!kits.has(name)) kits.set(name, new Kit(api, family, models.get(family), later));
+  const kitOf = (family, number) => {
+    const stored = STORES_IN_TURN[Math.floor(number / 10) % STORES_IN_TURN.length];
+    const name = `${family} ${stored}`;
+    if (!kits.has(name)) kits.set(name, new Kit(api, family, models.get(family), stored));
     return kits.get(name);
   };
   const families = [...models.keys()];
   let played = 0;
   for (let number = first; played < sessions && performance.now() < until; number += step, played++) {
     const family = families[Math.floor(played / IN_A_ROW) % families.length];
-    const kit = kitOf(family, number % LATER === LATER - 1);
-    const failed = await play(kit, { seed, family, number, tally });
+    const failed = await play(kitOf(family, number), { seed, family, number, tally });
     onProgress?.(tally);
     if (failed === undefined) continue;
     tally.mismatches++;

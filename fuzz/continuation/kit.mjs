@@ -4,29 +4,43 @@ import { SETUPS } from "./setups.mjs";
 import { WatchedStore } from "./watched-store.mjs";
 
 /** Enough for every session that is under way; older ones are evicted. */
-const STORE_BYTES = 48 * 2 ** 20;
+const PLENTY = 48 * 2 ** 20;
+
+/** The stores that kits have. */
+export const STORES = {
+  plenty: { maxBytes: PLENTY, later: false },
+  /** Answers a while later. */
+  later: { maxBytes: PLENTY, later: true },
+  /** Gives up what was there a moment ago. */
+  small: { maxBytes: 60_000, later: false },
+};
 
 export class Kit {
   family;
   model;
   store;
   #api;
+  #stored;
   #seams = new Map();
 
-  /**
-   * @param api `Seam` and `MemoryStore`, of the sources or of what was built of them
-   * @param {boolean} later Whether the store answers a while later.
-   */
-  constructor(api, family, model, later = false) {
+  /** @param api `Seam` and `MemoryStore`, of the sources or of what was built of them */
+  constructor(api, family, model, stored = "plenty") {
+    const { maxBytes, later } = STORES[stored];
     this.#api = api;
     this.family = family;
     this.model = model;
-    this.store = new WatchedStore(new api.MemoryStore({ maxBytes: STORE_BYTES }), later);
+    this.#stored = stored;
+    this.store = new WatchedStore(new api.MemoryStore({ maxBytes }), later);
+  }
+
+  /** Whether the store may have lost what it was given. */
+  get forgets() {
+    return this.#stored === "small";
   }
 
   /** A kit of its own for the same model, that knows of no conversation. */
   fresh() {
-    return new Kit(this.#api, this.family, this.model);
+    return new Kit(this.#api, this.family, this.model, this.#stored);
   }
 
   seam(setup) {

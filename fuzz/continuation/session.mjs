@@ -120,7 +120,7 @@ export class Session {
     const came = await this.#turn(thread, { form: "append", append, members });
     if (came.turn === undefined) return;
     thread.messages = came.record.messages;
-    Object.assign(thread.members, members);
+    thread.members = { ...thread.members, ...members };
     await this.#answer(thread, came);
   }
 
@@ -194,15 +194,18 @@ export class Session {
   async #reconfigure(thread) {
     const random = this.#random;
     const { members, messages } = thread;
+    const change = (changed) => {
+      thread.members = defined({ ...members, ...changed });
+    };
     random.pick([
-      () => Object.assign(members, { tools: someTools(random) }),
-      () => Object.assign(members, { chat_template_kwargs: someArguments(random) }),
+      () => change({ tools: someTools(random) }),
+      () => change({ chat_template_kwargs: someArguments(random) }),
       () => {
         const rest = messages[0]?.role === "system" ? messages.slice(1) : messages;
-        thread.messages = random.chance(0.3) ? rest : [{ role: "system", content: text(random) }, ...rest];
+        const head = random.chance(0.3) ? [] : [{ role: "system", content: text(random) }];
+        thread.messages = [...head, ...rest];
       },
     ])();
-    thread.members = defined(members);
     await this.#goOn(thread);
   }
 

@@ -132,15 +132,16 @@ export class World {
     const planned = this.#turns.get(id);
     if (planned === undefined) return;
     this.#turns.delete(id);
-    const { model, store } = this.#kit;
+    const { model, store, forgets } = this.#kit;
     const { turn, record, version, step } = planned;
     const ids = sampled === undefined ? undefined : await idsOf(model, sampled);
     const answer = { message, finishReason, ...(ids === undefined ? {} : { sampledIds: ids }) };
     const { status } = await turn.commit(answer);
     const key = keyOf(step.tenant, step.conversation);
     const known = this.#conversations.get(key);
-    const moves = step.conversation !== undefined && (known?.version ?? 0) === version;
-    const wanted = step.conversation === undefined || moves ? "committed" : "branched";
+    const named = step.conversation !== undefined;
+    const moves = named && (forgets ? status === "committed" : (known?.version ?? 0) === version);
+    const wanted = !named || moves ? "committed" : "branched";
     if (status !== wanted) throw new Mismatch(`${status}, but should have been ${wanted}`, {});
     record.answer = message;
     if (ids !== undefined && record.prompt !== null) {

@@ -54,6 +54,11 @@ export class Read {
     const { append, ...members } = request;
     if (append.length === 0)
       throw new PromptseamError("PS_INVALID_REQUEST", "An append needs at least one message.");
+    if (members.messages !== undefined)
+      throw new PromptseamError(
+        "PS_INVALID_REQUEST",
+        "Give messages to append, or the full history: not both.",
+      );
     let named = false;
     for (const _ in members) {
       named = true;

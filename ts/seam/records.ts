@@ -43,8 +43,10 @@ export class Records {
     };
     try {
       const answer = work();
-      if (!isPromise(answer)) return { ok: true, value: answer };
-      return within(answer, this.#timeoutMs).then((value) => ({ ok: true, value }), failed);
+      // Whose database says null for nothing means the same.
+      const given = (value: T): Asked<T> => ({ ok: true, value: (value ?? undefined) as T });
+      if (!isPromise(answer)) return given(answer);
+      return within(answer, this.#timeoutMs).then(given, failed);
     } catch (cause) {
       return failed(cause);
     }

@@ -198,8 +198,9 @@ export class Seam {
       );
       if (plan !== null && plan !== undefined) return plan;
     }
-    const tip = missing === "artifact_expired" ? undefined : checkpoint?.tip;
-    const previous = base === null && tip !== undefined ? Artifact.handle(tip.artifact) : null;
+    const tip = checkpoint?.tip;
+    const usable = base === null && tip !== undefined && tip.expires > Date.now();
+    const previous = usable ? Artifact.handle(tip.artifact) : null;
     return cancellable(options.signal, (cancel) =>
       this.#native.plan(read.native, read.append !== null, base, count, previous, how, cancel),
     );
@@ -215,7 +216,8 @@ export class Seam {
 
 function whyMissing(checkpoint: Checkpoint | undefined): Reason {
   if (checkpoint === undefined) return "no_checkpoint";
-  return checkpoint.tip === undefined ? "artifact_miss" : "prefix_mismatch";
+  if (checkpoint.tip === undefined) return "artifact_miss";
+  return checkpoint.tip.expires > Date.now() ? "prefix_mismatch" : "artifact_expired";
 }
 
 /** The open tool round of a conversation, else its head. */

@@ -229,6 +229,7 @@ export class Turn {
     const message = new AnswerMessage();
     try {
       await this.#checkCertificate(options.signal);
+      if (this.#hasEnded()) return;
       const call = this.#call(options);
       let answer = client.chat(...call);
       this.#answer = answer;

@@ -542,6 +542,8 @@ impl NativePlan {
     ) -> Outcome<NativeArtifact> {
         guarded(|| {
             let sampled = sampled.map(|ids| ids.to_vec());
+            let tokenizer = self.planner.model().tokenizer();
+            tokenizer.check_ids(sampled.as_deref().unwrap_or_default())?;
             let artifact = self.plan.commit(Answer { message, sampled })?;
             let bytes = i64::try_from(artifact.own_bytes()).unwrap_or(i64::MAX);
             UNREPORTED.fetch_add(bytes, Ordering::Relaxed);

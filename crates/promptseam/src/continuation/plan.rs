@@ -230,6 +230,8 @@ impl Plan {
     ///
     /// # Errors
     /// `InvalidRequest` where the answer is not an assistant's message.
+    /// [`Tokenizer::check_ids`](crate::tokenizer::Tokenizer::check_ids) is up to
+    /// the caller.
     pub fn commit(&self, answer: Answer) -> Result<Artifact> {
         let dialect = self.environment.head.dialect();
         Message::parse_answer(&json::parse_str(&answer.message)?, dialect)?;

@@ -511,6 +511,10 @@ impl Planner {
             return because(reason);
         }
         let head = &draft.environment.head;
+        if !head.add_generation_prompt() || head.continue_final_message() {
+            // What was sent ends in a message that the answer is a part of.
+            return because(Reason::UncertifiedTemplate);
+        }
         let shapes = self.shapes(head, &messages);
         let class = match Class::of(base.history.traits(), &shapes) {
             Ok(class) => class,
@@ -850,7 +854,10 @@ fn seam_at(row: BoundaryRow, tail: &str) -> Option<Seam> {
 
 /// A prompt of the same conversation, to align with.
 fn previous_of(draft: &Draft<'_>) -> Option<Prompt> {
-    let artifact = draft.base.map(|base| &**base).or(draft.options.previous);
+    let options = draft.options;
+    let own = |artifact: &&Artifact| *artifact.tenant == *options.tenant;
+    let artifact = draft.base.map(|base| &**base);
+    let artifact = artifact.or(options.previous).filter(own);
     let State { prompt, spans, .. } = artifact?.state.as_ref()?;
     let prompt = match spans.first() {
         // Ids that stand for other text end what can be taken over.

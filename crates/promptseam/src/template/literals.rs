@@ -61,8 +61,8 @@ pub(crate) enum Place {
 pub(crate) struct Found(u64);
 
 impl Found {
-    /// More literals than can be told apart: nothing is known of what was found.
-    const SOMETHING: Self = Self(u64::MAX);
+    /// Something of which nothing more is known.
+    pub(crate) const SOMETHING: Self = Self(u64::MAX);
 
     pub(crate) fn is_nothing(self) -> bool {
         self == Self::default()

@@ -51,12 +51,8 @@ impl Shape {
             content: message.texts().any(|text| !text.is_empty()),
             reasoning: reasoning.is_some_and(|text| !text.is_empty()),
             calls: message.tool_calls.len().min(2) as u8,
-            literals: message
-                .texts()
-                .chain(reasoning)
-                .fold(Found::default(), |found, text| {
-                    found.and(literals.found_in(text))
-                }),
+            literals: found_in(message, literals)
+                .and(reasoning.map_or_else(Found::default, |text| literals.found_in(text))),
         }
     }
 
@@ -72,6 +68,27 @@ impl Shape {
             reasoning: message.get("reasoning").is_some(),
             calls: calls(message).len().min(2) as u8,
             literals: Found::default(),
+        }
+    }
+}
+
+/// What a template finds in a message's content. How it sees several parts is its
+/// own affair, so nothing is known of where something stands in them.
+fn found_in(message: &TemplateMessage, literals: &Literals) -> Found {
+    let mut texts = message.texts();
+    match (texts.next(), texts.next()) {
+        (None, _) => Found::default(),
+        (Some(text), None) => literals.found_in(text),
+        _ => {
+            let parts: Vec<&str> = message.texts().collect();
+            let joined = [parts.concat(), parts.join("\n")];
+            match joined
+                .iter()
+                .all(|text| literals.found_in(text).is_nothing())
+            {
+                true => Found::default(),
+                false => Found::SOMETHING,
+            }
         }
     }
 }

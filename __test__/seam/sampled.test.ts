@@ -15,6 +15,7 @@ import {
   result,
   user,
 } from "./support.ts";
+import { tinyModel } from "./tiny-model.ts";
 
 let model: Model;
 beforeAll(async () => {
@@ -160,6 +161,18 @@ describe("drift, where histories are rendered", () => {
     await expectFullRender(model, turn, next);
     expect(seam.stats().drift).toMatchObject({ unknown: 1, [drift]: 1 });
   });
+});
+
+test("drift is no less where what was written stands further on, at the start of a chunk of ids", async () => {
+  await using tiny = await tinyModel();
+  const seam = new Seam({ model: tiny, ...BARE });
+  const sent = await seam.prepare(first, here);
+  const opening = "assistant\n";
+  const filler = "x".repeat(1_024 - (sent.seam as number) - (await tiny.encode(opening)).length);
+  const message = assistant(`${filler}${opening}Hello.`);
+  await sent.commit({ message, sampledIds: await tiny.encode("Hello.<|im_end|>") });
+  const turn = await seam.prepare(then(first, message, user("Two?")), here);
+  expect(turn.drift).toBe("rewritten");
 });
 
 describe("a conversation with sampled ids in it", () => {

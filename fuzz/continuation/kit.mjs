@@ -6,6 +6,9 @@ import { WatchedStore } from "./watched-store.mjs";
 /** Enough for every session that is under way; older ones are evicted. */
 const PLENTY = 48 * 2 ** 20;
 
+/** A busy machine makes no difference to what comes of a turn. */
+const UNHURRIED = { storeTimeoutMs: Number.POSITIVE_INFINITY };
+
 /** The stores that kits have. */
 export const STORES = {
   plenty: { maxBytes: PLENTY, later: false },
@@ -47,7 +50,10 @@ export class Kit {
     let known = this.#seams.get(setup);
     if (known === undefined) {
       const options = SETUPS[setup];
-      known = { seam: new this.#api.Seam({ model: this.model, store: this.store, ...options }), options };
+      known = {
+        seam: new this.#api.Seam({ model: this.model, store: this.store, ...UNHURRIED, ...options }),
+        options,
+      };
       this.#seams.set(setup, known);
     }
     return known;

@@ -21,13 +21,13 @@ pub(crate) fn behind(prompt: &Prompt, start: usize, sampled: &[u32]) -> Vec<u32>
 /// Whether `prompt` has `ids` from `start` on.
 pub(crate) fn is_prefix(ids: &[u32], prompt: &Prompt, start: usize) -> bool {
     let mut rest = ids;
+    let mut equal = true;
     prompt.for_each_run_from(start, |run| {
         let common = run.len().min(rest.len());
-        if run[..common] == rest[..common] {
-            rest = &rest[common..];
-        }
+        equal = equal && run[..common] == rest[..common];
+        rest = &rest[common..];
     });
-    rest.is_empty()
+    equal && rest.is_empty()
 }
 
 /// Where `full`, a full render, first differs from a prompt before its seam,

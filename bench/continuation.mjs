@@ -2,6 +2,7 @@
 // Needs --expose-gc, to collect the texts that were made before what is measured.
 
 import { readFileSync } from "node:fs";
+import { setTimeout } from "node:timers/promises";
 import { gunzipSync } from "node:zlib";
 import { MemoryStore, Model, Seam } from "../dist/index.js";
 import { bodyOf, conversation, freshText, TOOLS } from "./agent-text.mjs";
@@ -159,18 +160,24 @@ async function grown(seam, turns) {
   }
 }
 
+/** The process's bytes, once what was let go of has been given back: the allocator does that a little later. */
+async function resident() {
+  globalThis.gc();
+  await setTimeout(300);
+  globalThis.gc();
+  return process.memoryUsage.rss();
+}
+
 /** Native and JavaScript memory of conversations that nobody uses, by the growth of the process. */
 async function memory(model, turns) {
   say(`memory of idle conversations of ${turns} turns`);
   const samples = [];
   const seam = new Seam({ model, shadow: NO_SHADOW, store: store() });
-  const batch = 40;
-  for (let round = -2; round < 6; round++) {
-    globalThis.gc();
-    const before = process.memoryUsage.rss();
+  const batch = 100;
+  for (let round = -2; round < 5; round++) {
+    const before = await resident();
     for (let index = 0; index < batch; index++) await grown(seam, turns);
-    globalThis.gc();
-    if (round >= 0) samples.push((process.memoryUsage.rss() - before) / batch / 1000);
+    if (round >= 0) samples.push(((await resident()) - before) / batch / 1000);
   }
   const name = "an idle 28k conversation, messages included";
   return [row(turns === 1 ? name : `${name}: of ${turns} turns`, "kB", samples)];

@@ -111,22 +111,19 @@ export declare class NativePrompt {
 
 /** A planner for the conversations of a model. */
 export declare class NativeSeam {
-  /**
-   * A planner on the pool of `model`. `first` and `every` say how many plans
-   * are compared with the full render.
-   */
-  static on(model: NativeModel, first: number, every: number): Outcome<NativeSeam>
+  /** A planner on the pool of `model`. */
+  static on(model: NativeModel, options: NativeSeamOptions): Outcome<NativeSeam>
   /** Certifies the usual classes. */
   warmUp(unixMillis: number, utcOffsetMinutes: number): Promise<Failure | null>
   /** Reads a whole request. */
   read(body: Buffer): Promise<Failure | NativeTurn>
-  /** Plans at once, or gives null where that would take long. */
-  planInline(turn: NativeTurn, found: NativeArtifact, count: number, options: NativePlanOptions): Outcome<NativePlan | undefined | null>
   /**
-   * Reads messages to append, and plans at once, or gives null where that would
-   * take long.
+   * Plans where that takes no longer than waking a thread of the pool; else
+   * gives null.
    */
-  appendInline(messages: Buffer, members: Buffer | undefined | null, found: NativeArtifact, options: NativePlanOptions): Outcome<NativePlan | undefined | null>
+  planAside(turn: NativeTurn, found: NativeArtifact, count: number, options: NativePlanOptions): Promise<Failure | NativePlan | null>
+  /** Reads messages to append, and plans as [`Self::plan_aside`] does. */
+  appendAside(messages: Buffer, members: Buffer | undefined | null, found: NativeArtifact, options: NativePlanOptions): Promise<Failure | NativePlan | null>
   /** Plans on the pool. */
   plan(turn: NativeTurn, append: boolean, found: NativeArtifact | undefined | null, count: number, previous: NativeArtifact | undefined | null, options: NativePlanOptions, cancel?: NativeCancel | undefined | null): Promise<Failure | NativePlan>
 }
@@ -223,21 +220,17 @@ export interface NativePlanInfo {
   wantsCheck: boolean
 }
 
-/** How to plan; see `Seam.prepare`. */
+/** How to plan one turn; see `Seam.prepare`. */
 export interface NativePlanOptions {
   unixMillis: number
   utcOffsetMinutes: number
   expires: number
-  followClock: boolean
   tenant: string
-  model: string
   lora: string
-  sampled: boolean
-  restoreReasoning: boolean
-  /** Why nothing was found, by its name. */
-  missing?: string
-  /** Why the server is to render, by its name. */
-  declined?: string
+  /** Why nothing was found, by its name; empty where something was. */
+  missing: string
+  /** Why the server is to render, by its name; empty where it need not. */
+  declined: string
 }
 
 /** Why a certificate does not hold. */
@@ -252,6 +245,16 @@ export interface NativeRender {
   utcOffsetMinutes: number
   /** Write the ids as JSON too, for `NativePrompt.takeWritten`. */
   writeIds?: boolean
+}
+
+/** How a Seam plans all its turns; see `SeamOptions`. */
+export interface NativeSeamOptions {
+  shadowFirst: number
+  shadowEvery: number
+  followClock: boolean
+  sampled: boolean
+  restoreReasoning: boolean
+  revision: string
 }
 
 /** Where a model is and how to load it; see `Model.load`. */

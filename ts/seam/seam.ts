@@ -63,9 +63,7 @@ export class Seam {
   /** @throws PromptseamError `PS_INVALID_ARGUMENT`, `PS_CLOSED` for a closed model */
   constructor(options: SeamOptions) {
     this.#options = resolveSeamOptions(options);
-    this.#native = take(
-      native.NativeSeam.on(Model.handle(options.model), this.#options.shadowFirst, this.#options.shadowEvery),
-    );
+    this.#native = take(native.NativeSeam.on(Model.handle(options.model), this.#options));
     this.#records = new Records(this.#options.store, this.#options.storeTimeoutMs);
     this.#host = {
       options: this.#options,
@@ -169,34 +167,33 @@ export class Seam {
     }
   }
 
-  #plan(
+  async #plan(
     read: Read,
     found: Found,
     tenant: string,
     options: PrepareOptions,
     declined: Reason | undefined,
-  ): NativePlan | Promise<NativePlan> {
+  ): Promise<NativePlan> {
     const { entry, count, checkpoint, missing } = found;
+    const { unixMillis, utcOffsetMinutes } = clock(options.now);
     const how = {
-      ...clock(options.now),
+      unixMillis,
+      utcOffsetMinutes,
       expires: Math.min(entry?.expires ?? Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
-      followClock: this.#options.followClock,
       tenant,
-      model: this.#options.revision,
       lora: options.lora ?? "",
-      sampled: this.#options.sampled,
-      restoreReasoning: this.#options.restoreReasoning,
-      ...(missing === undefined ? {} : { missing }),
-      ...(declined === undefined ? {} : { declined }),
+      missing: missing ?? "",
+      declined: declined ?? "",
     };
     const base = entry === undefined ? null : Artifact.handle(entry.artifact);
     if (base !== null) {
       const plan = take(
-        read.append === null
-          ? this.#native.planInline(read.native, base, count, how)
-          : this.#native.appendInline(read.append.messages, read.append.members, base, how),
+        await (read.append === null
+          ? this.#native.planAside(read.native, base, count, how)
+          : this.#native.appendAside(read.append.messages, read.append.members, base, how)),
       );
-      if (plan !== null && plan !== undefined) return plan;
+      if (options.signal?.aborted) throw abortError(options.signal);
+      if (plan !== null) return plan;
     }
     const tip = checkpoint?.tip;
     const usable = base === null && tip !== undefined && tip.expires > Date.now();

@@ -180,11 +180,10 @@ impl NativeModel {
     /// A planner for this model, and the pool it is to work on.
     pub(crate) fn planner(
         &self,
-        first: u32,
-        every: u32,
+        shadow: ShadowPolicy,
     ) -> Result<(Arc<Planner>, Arc<Pool>), Failure> {
         let shared = self.get()?;
-        let planner = Planner::new(Arc::clone(&shared.model), ShadowPolicy { first, every });
+        let planner = Planner::new(Arc::clone(&shared.model), shadow);
         Ok((Arc::new(planner), Arc::clone(&shared.pool)))
     }
 

@@ -4,14 +4,14 @@ use std::sync::{Arc, atomic::Ordering};
 
 use napi::{
     Env,
-    bindgen_prelude::{BufferSlice, Object, Uint32Array},
+    bindgen_prelude::{AsyncTask, BufferSlice, Object, Task, Uint32Array},
 };
 use napi_derive::napi;
 use promptseam::{
     Cancel,
     continuation::{
         Answer, Artifact, Certificate, Field, Found, Identity, Plan, PlanOptions, Planner, Reason,
-        Turn,
+        ShadowPolicy, Turn,
     },
     template::Now,
 };
@@ -28,6 +28,18 @@ use crate::{
 pub struct NativeSeam {
     planner: Arc<Planner>,
     pool: Arc<Pool>,
+    options: Arc<NativeSeamOptions>,
+}
+
+/// How a Seam plans all its turns; see `SeamOptions`.
+#[napi(object)]
+pub struct NativeSeamOptions {
+    pub shadow_first: u32,
+    pub shadow_every: u32,
+    pub follow_clock: bool,
+    pub sampled: bool,
+    pub restore_reasoning: bool,
+    pub revision: String,
 }
 
 /// A turn that was read but not parsed.
@@ -36,22 +48,18 @@ pub struct NativeTurn {
     turn: Arc<Turn>,
 }
 
-/// How to plan; see `Seam.prepare`.
+/// How to plan one turn; see `Seam.prepare`.
 #[napi(object)]
 pub struct NativePlanOptions {
     pub unix_millis: f64,
     pub utc_offset_minutes: i32,
     pub expires: f64,
-    pub follow_clock: bool,
     pub tenant: String,
-    pub model: String,
     pub lora: String,
-    pub sampled: bool,
-    pub restore_reasoning: bool,
-    /// Why nothing was found, by its name.
-    pub missing: Option<String>,
-    /// Why the server is to render, by its name.
-    pub declined: Option<String>,
+    /// Why nothing was found, by its name; empty where something was.
+    pub missing: String,
+    /// Why the server is to render, by its name; empty where it need not.
+    pub declined: String,
 }
 
 /// A planned turn.
@@ -164,9 +172,10 @@ fn reason_of(name: &str) -> Option<Reason> {
 }
 
 /// What a plan needs, held by the job that makes it.
-struct Job {
+pub struct Job {
     planner: Arc<Planner>,
     pool: Arc<Pool>,
+    seam: Arc<NativeSeamOptions>,
     turn: Arc<Turn>,
     found: Option<Found>,
     append: bool,
@@ -179,6 +188,7 @@ impl Job {
         let Self {
             planner,
             pool,
+            seam,
             turn,
             found,
             append,
@@ -186,20 +196,20 @@ impl Job {
             options,
         } = self;
         let identity = Identity {
-            model: options.model,
+            model: seam.revision.clone(),
             lora: options.lora,
             ..Identity::default()
         };
         let how = PlanOptions {
             now: Now::from_unix_millis(options.unix_millis as i64, options.utc_offset_minutes),
             expires: options.expires as i64,
-            follow_clock: options.follow_clock,
+            follow_clock: seam.follow_clock,
             identity: &identity,
             tenant: &options.tenant,
-            sampled: options.sampled,
-            restore_reasoning: options.restore_reasoning,
-            missing: options.missing.as_deref().and_then(reason_of),
-            declined: options.declined.as_deref().and_then(reason_of),
+            sampled: seam.sampled,
+            restore_reasoning: seam.restore_reasoning,
+            missing: reason_of(&options.missing),
+            declined: reason_of(&options.declined),
             previous: previous.as_deref(),
             inline,
         };
@@ -213,6 +223,67 @@ impl Job {
             planner,
             pool,
         }))
+    }
+}
+
+/// Messages to append that nobody has read yet.
+pub struct Append {
+    messages: Vec<u8>,
+    members: Option<Vec<u8>>,
+    planner: Arc<Planner>,
+    pool: Arc<Pool>,
+    seam: Arc<NativeSeamOptions>,
+    found: Arc<Artifact>,
+    options: NativePlanOptions,
+}
+
+/// A plan made on a thread of libuv's: waking it costs less than the pool's, whose
+/// threads settle a promise of their own each, and the main thread does nothing but
+/// hand it over.
+pub enum PlanAside {
+    Read(Option<Job>),
+    Append(Option<Append>),
+}
+
+impl PlanAside {
+    fn plan(&mut self) -> Result<Option<NativePlan>, Failure> {
+        let job = match self {
+            Self::Read(job) => job.take(),
+            Self::Append(append) => append.take().map(Append::read).transpose()?,
+        };
+        let job = job.ok_or_else(|| Failure::new("PS_INTERNAL", "a task ran twice"))?;
+        job.plan(true, &Cancel::default())
+    }
+}
+
+impl Append {
+    fn read(self) -> Result<Job, Failure> {
+        Ok(Job {
+            turn: Arc::new(Turn::append(self.messages, self.members)?),
+            planner: self.planner,
+            pool: self.pool,
+            seam: self.seam,
+            found: Some(Found {
+                artifact: self.found,
+                count: 0,
+            }),
+            append: true,
+            previous: None,
+            options: self.options,
+        })
+    }
+}
+
+impl Task for PlanAside {
+    type Output = Outcome<Option<NativePlan>>;
+    type JsValue = Outcome<Option<NativePlan>>;
+
+    fn compute(&mut self) -> napi::Result<Self::Output> {
+        Ok(guarded(|| self.plan()))
+    }
+
+    fn resolve(&mut self, _env: Env, output: Self::Output) -> napi::Result<Self::JsValue> {
+        Ok(output)
     }
 }
 
@@ -254,13 +325,19 @@ impl NativeTurn {
 
 #[napi]
 impl NativeSeam {
-    /// A planner on the pool of `model`. `first` and `every` say how many plans
-    /// are compared with the full render.
+    /// A planner on the pool of `model`.
     #[napi]
-    pub fn on(model: &NativeModel, first: u32, every: u32) -> Outcome<NativeSeam> {
+    pub fn on(model: &NativeModel, options: NativeSeamOptions) -> Outcome<NativeSeam> {
         guarded(|| {
-            let (planner, pool) = model.planner(first, every)?;
-            Ok(Self { planner, pool })
+            let (planner, pool) = model.planner(ShadowPolicy {
+                first: options.shadow_first,
+                every: options.shadow_every,
+            })?;
+            Ok(Self {
+                planner,
+                pool,
+                options: Arc::new(options),
+            })
         })
     }
 
@@ -292,37 +369,38 @@ impl NativeSeam {
         })
     }
 
-    /// Plans at once, or gives null where that would take long.
-    #[napi]
-    pub fn plan_inline(
+    /// Plans where that takes no longer than waking a thread of the pool; else
+    /// gives null.
+    #[napi(ts_return_type = "Promise<Failure | NativePlan | null>")]
+    pub fn plan_aside(
         &self,
         turn: &NativeTurn,
         found: &NativeArtifact,
         count: u32,
         options: NativePlanOptions,
-    ) -> Outcome<Option<NativePlan>> {
-        guarded(|| {
-            let job = self.job(&turn.turn, false, Some(found), count, None, options);
-            job.plan(true, &Cancel::default())
-        })
+    ) -> AsyncTask<PlanAside> {
+        let job = self.job(&turn.turn, false, Some(found), count, None, options);
+        AsyncTask::new(PlanAside::Read(Some(job)))
     }
 
-    /// Reads messages to append, and plans at once, or gives null where that would
-    /// take long.
-    #[napi]
-    pub fn append_inline(
+    /// Reads messages to append, and plans as [`Self::plan_aside`] does.
+    #[napi(ts_return_type = "Promise<Failure | NativePlan | null>")]
+    pub fn append_aside(
         &self,
         messages: BufferSlice,
         members: Option<BufferSlice>,
         found: &NativeArtifact,
         options: NativePlanOptions,
-    ) -> Outcome<Option<NativePlan>> {
-        guarded(|| {
-            let members = members.map(|members| members.to_vec());
-            let turn = Arc::new(Turn::append(messages.to_vec(), members)?);
-            let job = self.job(&turn, true, Some(found), 0, None, options);
-            job.plan(true, &Cancel::default())
-        })
+    ) -> AsyncTask<PlanAside> {
+        AsyncTask::new(PlanAside::Append(Some(Append {
+            messages: messages.to_vec(),
+            members: members.map(|members| members.to_vec()),
+            planner: Arc::clone(&self.planner),
+            pool: Arc::clone(&self.pool),
+            seam: Arc::clone(&self.options),
+            found: Arc::clone(&found.artifact),
+            options,
+        })))
     }
 
     /// Plans on the pool.
@@ -358,6 +436,7 @@ impl NativeSeam {
         Job {
             planner: Arc::clone(&self.planner),
             pool: Arc::clone(&self.pool),
+            seam: Arc::clone(&self.options),
             turn: Arc::clone(turn),
             found: found.map(|found| Found {
                 artifact: Arc::clone(&found.artifact),

@@ -1,6 +1,7 @@
 /** What a store of conversations does. Any implementation can be given to a Seam. */
 
 import type { NativeArtifact } from "../native.ts";
+import { take } from "../native.ts";
 
 /** A value, or a promise of it: a store in memory answers at once. */
 export type MaybePromise<T> = T | Promise<T>;
@@ -12,27 +13,38 @@ export type MaybePromise<T> = T | Promise<T>;
 export class Artifact {
   /** BLAKE3 over its parent's id and all it adds to it, in hexadecimal. */
   readonly id: string;
+  /** Id of the artifact it went on from; undefined for one that began a conversation. */
+  readonly parent: string | undefined;
   /** Digest of the history that was sent, without the answer, in hexadecimal. */
   readonly digest: string;
   /** About how many bytes it adds to those it shares. */
   readonly bytes: number;
   /** Messages in its history. */
   readonly messages: number;
+  /** Ids of its prompt; null where the server rendered. */
+  readonly tokens: number | null;
   readonly #native: NativeArtifact;
 
   /** @internal */
   constructor(native: NativeArtifact) {
     this.#native = native;
-    const { id, digest, bytes, messages } = native.info();
+    const { id, parent, digest, bytes, messages, tokens } = native.info();
     this.id = id;
+    this.parent = parent;
     this.digest = digest;
     this.bytes = bytes;
     this.messages = messages;
+    this.tokens = tokens ?? null;
   }
 
   /** The answer's message, as the client was given it. */
   answer(): unknown {
     return JSON.parse(this.#native.answer());
+  }
+
+  /** What it adds to its parent, as bytes to be kept: compressed, and bound to {@link id}. Made on another thread. */
+  async record(): Promise<Uint8Array> {
+    return take(await this.#native.record());
   }
 
   /** @internal */
@@ -41,11 +53,17 @@ export class Artifact {
   }
 }
 
-/** An artifact with the time until which it may be used. */
+/** What a store has of a conversation state. */
 export interface Entry {
-  readonly artifact: Artifact;
-  /** Milliseconds of Unix time; `Infinity` for no end. */
+  /** Id of the artifact. */
+  readonly id: string;
+  /** Until when it may be used, in milliseconds of Unix time; `Infinity` for no end. */
   readonly expires: number;
+  /**
+   * The artifact, from a store in this process. Else its {@link Artifact.record | record} and those it grew from, the oldest
+   * first, one right after another; without the ones up to `known`, where the caller named one of them.
+   */
+  readonly content: Artifact | Uint8Array;
 }
 
 /** Where a conversation stands. */
@@ -61,9 +79,11 @@ export interface Commit {
   readonly tenant: string;
   /** Undefined for a turn of no conversation: it is found by its history only. */
   readonly conversation: string | undefined;
-  readonly entry: Entry;
-  /** Id of the artifact it went on from. */
-  readonly parent: string | undefined;
+  /** Where a conversation that this turn begins belongs; those that are known stay where they are. */
+  readonly project?: string | undefined;
+  readonly artifact: Artifact;
+  /** Until when it may be used, in milliseconds of Unix time; `Infinity` for no end. */
+  readonly expires: number;
   /** The conversation's version when the turn was planned; 0 where there was none. */
   readonly version: number;
   /** Whether the answer is a tool call: the head stays, and the round is what is appended to next. */
@@ -72,8 +92,37 @@ export interface Commit {
   readonly turn: string;
 }
 
-/** What became of a {@link Commit}: `branched` where another turn moved the conversation first. */
+/**
+ * What became of a {@link Commit}:
+ * - `committed`: recorded, and the conversation moved.
+ * - `branched`: recorded, but another turn had moved the conversation first.
+ */
 export type CommitStatus = "committed" | "branched";
+
+/** A conversation in a list. */
+export interface ConversationInfo {
+  readonly conversation: string;
+  readonly project: string;
+  readonly version: number;
+  /** Messages of its tip's history; null where the store no longer has it. */
+  readonly messages: number | null;
+  /** Ids of its tip's prompt; null where the server rendered it, or the store no longer has it. */
+  readonly tokens: number | null;
+  /** Whether a tool round is open. */
+  readonly toolRound: boolean;
+  /** When it moved last, in milliseconds of Unix time. */
+  readonly updated: number;
+}
+
+/** Which conversations to list. */
+export interface ListOptions {
+  /** Only those of this project. */
+  readonly project?: string;
+  /** Only those behind this one, in the order of their ids. */
+  readonly after?: string;
+  /** At most so many, up to 1,000. Default 100. */
+  readonly limit?: number;
+}
 
 /** Counts since the store was opened, and what it holds now. */
 export interface StoreStats {
@@ -85,20 +134,54 @@ export interface StoreStats {
   readonly misses: number;
   /** Artifacts removed to stay within bounds, or because they expired. */
   readonly evictions: number;
+  /** Records that were damaged, or of another version, and so not used. */
+  readonly refused: number;
 }
 
 /**
  * Records of conversations, by tenant. No call ever sees another tenant's records. Failures may be anything; a turn goes on
  * without the store then.
+ *
+ * Artifacts that went on from one another are one family. It is kept as long as any conversation went through it, or, where
+ * none did, until all of it has expired; and it leaves as a whole, so that no artifact is ever without its parent.
  */
 export interface Store {
-  /** Where a conversation stands; undefined for one that is not known. */
-  load(tenant: string, conversation: string): MaybePromise<Checkpoint | undefined>;
-  /** The newest artifact of the first of `digests` that has one. The digests are of histories, the longest first. */
-  find(tenant: string, digests: readonly string[]): MaybePromise<Entry | undefined>;
-  /** Records a turn, and moves its conversation if that still has the version it had. */
+  /**
+   * Where a conversation stands; undefined for one that is not known.
+   *
+   * @param known id of an artifact that the caller has: records up to it need not be read
+   */
+  load(tenant: string, conversation: string, known?: string): MaybePromise<Checkpoint | undefined>;
+  /**
+   * The newest artifact of the first of `digests` that has one, at most 1,000 of them. The digests are of histories, the
+   * longest first.
+   */
+  find(tenant: string, digests: readonly string[], known?: string): MaybePromise<Entry | undefined>;
+  /**
+   * Records a turn, and moves its conversation if that still has the version it had. All of it or nothing, and once: a
+   * repeated call gives what the first one gave.
+   */
   commit(commit: Commit): MaybePromise<CommitStatus>;
+  /** Closes the open tool round of a conversation without an answer: its head is its tip again. Tells whether there was one. */
+  abandon(tenant: string, conversation: string): MaybePromise<boolean>;
+  /** Conversations in the order of their ids. */
+  list(tenant: string, options?: ListOptions): MaybePromise<readonly ConversationInfo[]>;
+  /** Moves a conversation to another project of its tenant. Tells whether it was known. */
+  move(tenant: string, conversation: string, project: string): MaybePromise<boolean>;
   /** Forgets a conversation and every artifact that only it needs. Tells whether it was known. */
   delete(tenant: string, conversation: string): MaybePromise<boolean>;
+  /** Forgets a tenant and all that is its own, salts included. Tells how many artifacts that were. */
+  deleteTenant(tenant: string): MaybePromise<number>;
+  /** Removes what has expired, and what is over the store's bounds. Tells how many artifacts that were. */
+  expire(): MaybePromise<number>;
+  /**
+   * The secret that keeps a tenant's prefixes in an engine's cache apart from everybody else's. Made at random when it is first
+   * asked for, and the same from then on.
+   *
+   * @param domain the engines that share a cache
+   */
+  salt(tenant: string, domain: string): MaybePromise<string>;
   stats(): MaybePromise<StoreStats>;
+  /** Lets go of files and connections of its own. What is under way is finished. */
+  close(): MaybePromise<void>;
 }

@@ -775,6 +775,18 @@ impl Planner {
         self.environment(fields, identity, now).map(Some)
     }
 
+    /// The environment of these members, read where it is not known.
+    pub(crate) fn known_or_read(
+        &self,
+        fields: &Members,
+        identity: &Identity,
+        now: Now,
+    ) -> Result<Arc<Environment>> {
+        let spelling = Environment::spelling(fields, identity);
+        let known = self.environments().get(&spelling).and_then(Weak::upgrade);
+        known.map_or_else(|| self.environment(fields, identity, now), Ok)
+    }
+
     fn environment(
         &self,
         fields: &Members,

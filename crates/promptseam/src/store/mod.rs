@@ -1,0 +1,5 @@
+//! Records that outlive their process.
+
+mod frame;
+
+pub use frame::{pack, restore};

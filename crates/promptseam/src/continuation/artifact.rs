@@ -99,6 +99,8 @@ pub struct Artifact {
     pub(crate) state: Option<State>,
     pub(crate) answer: Answer,
     pub(crate) own_bytes: usize,
+    /// With those of the artifacts it grew from.
+    pub(crate) bytes: usize,
 }
 
 impl Artifact {
@@ -145,5 +147,11 @@ impl Artifact {
     /// About how many heap bytes it adds to what it shares.
     pub fn own_bytes(&self) -> usize {
         self.own_bytes
+    }
+
+    /// About how many heap bytes it holds, what it shares with the artifacts it
+    /// grew from included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 }

@@ -37,5 +37,5 @@ pub use history::HistoryDigest;
 pub use outcome::{Field, Outcome, Reason, Rung};
 pub use plan::{Drift, Plan};
 pub use planner::{Found, PlanOptions, Planner, ShadowPolicy};
-pub(crate) use record::has_parent;
+pub(crate) use record::{has_parent, id_of};
 pub use turn::Turn;

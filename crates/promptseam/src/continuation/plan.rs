@@ -260,6 +260,7 @@ impl Plan {
             state: self.state.clone(),
             answer,
             own_bytes: bytes,
+            bytes: bytes + self.base.as_ref().map_or(0, |base| base.bytes),
         };
         artifact.id = record::id_of(&artifact.encode()?);
         Ok(artifact)

@@ -209,7 +209,7 @@ impl Planner {
         tenant: &str,
     ) -> Result<Artifact> {
         let id = id_of(record);
-        let bytes = record.len();
+        let own_bytes = record.len() + size_of::<Artifact>();
         let (record, rest): (Record<'_>, _) = postcard::take_from_bytes(record)
             .map_err(|error| refused("it is damaged").with_source(error))?;
         if !rest.is_empty() {
@@ -273,7 +273,8 @@ impl Planner {
                 message: record.answer.to_owned(),
                 sampled: record.sampled.map(|ids| ids.to_vec()).transpose()?,
             },
-            own_bytes: bytes + size_of::<Artifact>(),
+            own_bytes,
+            bytes: own_bytes + parent.map_or(0, Artifact::bytes),
         })
     }
 

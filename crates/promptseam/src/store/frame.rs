@@ -7,7 +7,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use crate::{
-    continuation::{Artifact, ArtifactId, Planner, has_parent},
+    continuation::{Artifact, ArtifactId, Planner, has_parent, id_of},
     error::{Error, ErrorKind, Result},
 };
 
@@ -131,6 +131,14 @@ fn unpacked<'a>(frame: &Frame<'a>) -> Result<Cow<'a, [u8]>> {
         return Err(refused("it is damaged"));
     }
     Ok(record)
+}
+
+/// Whether `bytes` are the record of the artifact `id`, and nothing else.
+pub(super) fn is_of(bytes: &[u8], id: &ArtifactId) -> bool {
+    let mut frames = frames(bytes);
+    let record = frames.next().and_then(|frame| frame.ok());
+    let record = record.and_then(|frame| unpacked(&frame).ok().map(Cow::into_owned));
+    frames.next().is_none() && record.is_some_and(|record| id_of(&record) == *id)
 }
 
 /// The artifact `id` from its record and those that it grew from, one after

@@ -36,6 +36,7 @@ pub(crate) fn options<'a>(line: &GoldenLine, identity: &'a Identity) -> PlanOpti
         follow_clock: false,
         identity,
         tenant: "t",
+        salt: "",
         sampled: false,
         restore_reasoning: false,
         missing: None,

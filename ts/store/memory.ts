@@ -1,7 +1,19 @@
 /** The store in memory: bounded in bytes, the least recently used conversations leave first. */
 
+import { randomBytes } from "node:crypto";
 import { PromptseamError } from "../errors.ts";
-import type { Checkpoint, Commit, CommitStatus, Entry, Store, StoreStats } from "./store.ts";
+import { checkDigests, checkIds, listLimit } from "./limits.ts";
+import type {
+  Artifact,
+  Checkpoint,
+  Commit,
+  CommitStatus,
+  ConversationInfo,
+  Entry,
+  ListOptions,
+  Store,
+  StoreStats,
+} from "./store.ts";
 
 /** Options of {@link MemoryStore}. */
 export interface MemoryStoreOptions {
@@ -20,32 +32,40 @@ const CONVERSATION_OVERHEAD = 400;
  */
 interface Family {
   readonly tenant: Tenant;
-  readonly members: Map<string, Member>;
+  readonly members: Set<Member>;
   readonly conversations: Set<string>;
   bytes: number;
 }
 
 interface Member {
-  /** Another one where the same turn is recorded again: it may be used for longer. */
-  entry: Entry;
   readonly family: Family;
+  readonly artifact: Artifact;
+  /** The newest turn that recorded it, what became of that, and until when it may be used. */
+  turn: string;
+  status: CommitStatus;
+  expires: number;
 }
 
 interface Conversation {
+  readonly id: string;
+  project: string;
   version: number;
   head: string | undefined;
   round: string | undefined;
+  updated: number;
   /** All that it ever went through: an edited history starts a new one. */
   readonly families: Set<Family>;
-  lastTurn: string;
 }
 
 interface Tenant {
   readonly name: string;
+  /** From the least to the most recently used. */
   readonly conversations: Map<string, Conversation>;
   /** Artifacts of each history, the newest last. */
   readonly histories: Map<string, Member[]>;
   readonly members: Map<string, Member>;
+  /** By domain. Never evicted: another salt would cost the whole of an engine's cache. */
+  readonly salts: Map<string, string>;
 }
 
 /**
@@ -65,6 +85,7 @@ export class MemoryStore implements Store {
   #hits = 0;
   #misses = 0;
   #evictions = 0;
+  #closed = false;
 
   /** @throws PromptseamError `PS_INVALID_ARGUMENT` */
   constructor(options: MemoryStoreOptions = {}) {
@@ -75,6 +96,7 @@ export class MemoryStore implements Store {
   }
 
   load(tenant: string, conversation: string): Checkpoint | undefined {
+    this.#check(tenant, conversation);
     const known = this.#tenants.get(tenant);
     const record = known?.conversations.get(conversation);
     if (known === undefined || record === undefined) {
@@ -85,43 +107,123 @@ export class MemoryStore implements Store {
     known.conversations.delete(conversation);
     known.conversations.set(conversation, record);
     // Not the head where a round is over: what the client appends belongs behind the round.
-    const tip = this.#get(known, record.round ?? record.head);
+    const tip = tipOf(known, record);
     if (tip === undefined) this.#misses++;
-    else this.#hit(tip);
-    return { version: record.version, tip: tip?.entry };
+    return { version: record.version, tip: tip && this.#hit(tip) };
   }
 
   find(tenant: string, digests: readonly string[]): Entry | undefined {
-    const known = this.#tenants.get(tenant);
+    this.#check(tenant);
+    checkDigests(digests);
+    const histories = this.#tenants.get(tenant)?.histories;
     for (const digest of digests) {
-      const member = known?.histories.get(digest)?.at(-1);
-      if (member === undefined) continue;
-      this.#hit(member);
-      return member.entry;
+      const member = histories?.get(digest)?.at(-1);
+      if (member !== undefined) return this.#hit(member);
     }
     this.#misses++;
     return undefined;
   }
 
   commit(commit: Commit): CommitStatus {
+    const { conversation, version, artifact, turn } = commit;
+    this.#check(commit.tenant, conversation, commit.project, turn);
     const tenant = this.#tenant(commit.tenant);
-    this.#add(tenant, commit);
-    const status = this.#move(tenant, commit);
+    const known = tenant.members.get(artifact.id);
+    if (known?.turn === turn) return known.status;
+    const record = conversation === undefined ? undefined : tenant.conversations.get(conversation);
+    const moves = conversation === undefined || (record?.version ?? 0) === version;
+    const status = moves ? "committed" : "branched";
+    const family = this.#add(tenant, commit, status);
+    if (record !== undefined) join(family, record);
+    if (moves && conversation !== undefined)
+      this.#advance(record ?? this.#begin(tenant, family, conversation, commit.project), commit);
     this.#evict();
     return status;
   }
 
+  abandon(tenant: string, conversation: string): boolean {
+    this.#check(tenant, conversation);
+    const record = this.#tenants.get(tenant)?.conversations.get(conversation);
+    if (record?.round === undefined) return false;
+    record.round = undefined;
+    // Turns that were planned on the round come second.
+    record.version++;
+    return true;
+  }
+
+  list(tenant: string, options: ListOptions = {}): readonly ConversationInfo[] {
+    const { project, after } = options;
+    this.#check(tenant, project, after);
+    const limit = listLimit(options.limit);
+    const known = this.#tenants.get(tenant);
+    if (known === undefined) return [];
+    return [...known.conversations.values()]
+      .filter((record) => project === undefined || record.project === project)
+      .filter(({ id }) => after === undefined || inOrder(after, id) < 0)
+      .sort((a, b) => inOrder(a.id, b.id))
+      .slice(0, limit)
+      .map((record) => {
+        const tip = tipOf(known, record)?.artifact;
+        return {
+          conversation: record.id,
+          project: record.project,
+          version: record.version,
+          messages: tip?.messages ?? null,
+          tokens: tip?.tokens ?? null,
+          toolRound: record.round !== undefined,
+          updated: record.updated,
+        };
+      });
+  }
+
+  move(tenant: string, conversation: string, project: string): boolean {
+    this.#check(tenant, conversation, project);
+    const record = this.#tenants.get(tenant)?.conversations.get(conversation);
+    if (record === undefined) return false;
+    record.project = project;
+    return true;
+  }
+
   delete(tenant: string, conversation: string): boolean {
+    this.#check(tenant, conversation);
     const known = this.#tenants.get(tenant);
     const record = known?.conversations.get(conversation);
     if (known === undefined || record === undefined) return false;
-    this.#forget(known, conversation, record);
+    this.#forget(known, record);
     for (const family of record.families) if (family.conversations.size === 0) this.#drop(family);
     this.#dropEmpty(known);
     return true;
   }
 
+  deleteTenant(tenant: string): number {
+    this.#check(tenant);
+    const known = this.#tenants.get(tenant);
+    if (known === undefined) return 0;
+    const removed = known.members.size;
+    for (const record of known.conversations.values()) this.#forget(known, record);
+    for (const { family } of known.members.values()) this.#drop(family);
+    this.#tenants.delete(tenant);
+    return removed;
+  }
+
+  expire(): number {
+    this.#check();
+    const before = this.#evictions;
+    for (const family of this.#families) if (isOver(family)) this.#remove(family);
+    this.#evict();
+    return this.#evictions - before;
+  }
+
+  salt(tenant: string, domain: string): string {
+    this.#check(tenant, domain);
+    const { salts } = this.#tenant(tenant);
+    const salt = salts.get(domain) ?? randomBytes(32).toString("base64url");
+    salts.set(domain, salt);
+    return salt;
+  }
+
   stats(): StoreStats {
+    this.#check();
     return {
       conversations: this.#conversations,
       artifacts: this.#artifacts,
@@ -129,25 +231,41 @@ export class MemoryStore implements Store {
       hits: this.#hits,
       misses: this.#misses,
       evictions: this.#evictions,
+      refused: 0,
     };
+  }
+
+  /** Lets go of everything. Idempotent. */
+  close(): void {
+    this.#closed = true;
+    this.#tenants.clear();
+    this.#families.clear();
+  }
+
+  #check(...ids: readonly (string | undefined)[]): void {
+    if (this.#closed) throw new PromptseamError("PS_CLOSED", "The store was closed.");
+    checkIds(...ids);
   }
 
   #tenant(name: string): Tenant {
     let tenant = this.#tenants.get(name);
     if (tenant === undefined) {
-      tenant = { name, conversations: new Map(), histories: new Map(), members: new Map() };
+      tenant = {
+        name,
+        conversations: new Map(),
+        histories: new Map(),
+        members: new Map(),
+        salts: new Map(),
+      };
       this.#tenants.set(name, tenant);
     }
     return tenant;
   }
 
-  #get(tenant: Tenant, id: string | undefined): Member | undefined {
-    return id === undefined ? undefined : tenant.members.get(id);
-  }
-
-  #hit(member: Member): void {
+  #hit({ family, artifact, expires }: Member): Entry {
     this.#hits++;
-    this.#touch(member.family);
+    this.#touch(family);
+    return { id: artifact.id, expires, content: artifact };
   }
 
   #touch(family: Family): void {
@@ -155,115 +273,123 @@ export class MemoryStore implements Store {
     this.#families.add(family);
   }
 
-  #add(tenant: Tenant, { entry, parent }: Commit): void {
-    const { id, digest, bytes } = entry.artifact;
-    const known = tenant.members.get(id);
+  /** The family that the artifact is in from now on. */
+  #add(tenant: Tenant, { artifact, turn, expires }: Commit, status: CommitStatus): Family {
+    const known = tenant.members.get(artifact.id);
     if (known !== undefined) {
-      known.entry = entry;
+      Object.assign(known, { turn, status, expires });
       this.#touch(known.family);
-      return;
+      return known.family;
     }
-    const family = this.#get(tenant, parent)?.family ?? {
-      tenant,
-      members: new Map(),
-      conversations: new Set(),
-      bytes: 0,
-    };
-    const member = { entry, family };
-    family.members.set(id, member);
-    family.bytes += bytes + OVERHEAD;
-    this.#bytes += bytes + OVERHEAD;
+    const parent = artifact.parent === undefined ? undefined : tenant.members.get(artifact.parent);
+    const family = parent?.family ?? { tenant, members: new Set(), conversations: new Set(), bytes: 0 };
+    const member = { family, artifact, turn, status, expires };
+    const bytes = artifact.bytes + OVERHEAD;
+    family.members.add(member);
+    family.bytes += bytes;
+    this.#bytes += bytes;
     this.#artifacts++;
-    tenant.members.set(id, member);
-    const others = tenant.histories.get(digest);
-    if (others === undefined) tenant.histories.set(digest, [member]);
+    tenant.members.set(artifact.id, member);
+    const others = tenant.histories.get(artifact.digest);
+    if (others === undefined) tenant.histories.set(artifact.digest, [member]);
     else others.push(member);
     this.#touch(family);
+    return family;
   }
 
-  #move(tenant: Tenant, commit: Commit): CommitStatus {
-    const { conversation, version, toolRound, turn, entry } = commit;
-    if (conversation === undefined) return "committed";
-    const known = tenant.conversations.get(conversation);
-    if (known?.lastTurn === turn) return "committed";
-    const family = tenant.members.get(entry.artifact.id)?.family;
-    if (known !== undefined && family !== undefined) join(family, conversation, known);
-    if ((known?.version ?? 0) !== version) return "branched";
-    const record = known ?? {
+  #begin(tenant: Tenant, family: Family, id: string, project = ""): Conversation {
+    const record = {
+      id,
+      project,
       version: 0,
       head: undefined,
       round: undefined,
+      updated: 0,
       families: new Set<Family>(),
-      lastTurn: turn,
     };
-    if (known === undefined) {
-      tenant.conversations.set(conversation, record);
-      this.#conversations++;
-      this.#bytes += CONVERSATION_OVERHEAD;
-      if (family !== undefined) join(family, conversation, record);
-    }
+    tenant.conversations.set(id, record);
+    this.#conversations++;
+    this.#bytes += CONVERSATION_OVERHEAD;
+    join(family, record);
+    return record;
+  }
+
+  #advance(record: Conversation, { artifact, toolRound }: Commit): void {
     record.version++;
-    record.lastTurn = turn;
-    record.round = toolRound ? entry.artifact.id : undefined;
-    if (!toolRound) record.head = entry.artifact.id;
-    return "committed";
+    record.updated = Math.max(record.updated, Date.now());
+    record.round = toolRound ? artifact.id : undefined;
+    if (!toolRound) record.head = artifact.id;
   }
 
   #evict(): void {
     for (const family of this.#families) {
       if (this.#bytes <= this.#maxBytes && !isOver(family)) break;
-      this.#evictions += family.members.size;
-      this.#drop(family);
+      this.#remove(family);
     }
     if (this.#bytes <= this.#maxBytes) return;
     for (const tenant of this.#tenants.values()) {
-      for (const [conversation, record] of tenant.conversations) {
+      for (const record of tenant.conversations.values()) {
         if (this.#bytes <= this.#maxBytes) return;
-        this.#forget(tenant, conversation, record);
+        this.#forget(tenant, record);
       }
       this.#dropEmpty(tenant);
     }
   }
 
+  #remove(family: Family): void {
+    this.#evictions += family.members.size;
+    this.#drop(family);
+    this.#dropEmpty(family.tenant);
+  }
+
   #drop(family: Family): void {
-    const { tenant } = family;
-    for (const [id, member] of family.members) {
+    const { tenant, members, conversations, bytes } = family;
+    for (const member of members) {
+      const { id, digest } = member.artifact;
       tenant.members.delete(id);
-      const { digest } = member.entry.artifact;
       const others = tenant.histories.get(digest)?.filter((other) => other !== member) ?? [];
       if (others.length === 0) tenant.histories.delete(digest);
       else tenant.histories.set(digest, others);
     }
-    for (const conversation of family.conversations) {
+    for (const conversation of conversations) {
       tenant.conversations.get(conversation)?.families.delete(family);
     }
-    this.#artifacts -= family.members.size;
-    this.#bytes -= family.bytes;
+    this.#artifacts -= members.size;
+    this.#bytes -= bytes;
     this.#families.delete(family);
-    this.#dropEmpty(tenant);
   }
 
-  #forget(tenant: Tenant, conversation: string, record: Conversation): void {
-    for (const family of record.families) family.conversations.delete(conversation);
-    tenant.conversations.delete(conversation);
+  #forget(tenant: Tenant, { id, families }: Conversation): void {
+    for (const family of families) family.conversations.delete(id);
+    tenant.conversations.delete(id);
     this.#conversations--;
     this.#bytes -= CONVERSATION_OVERHEAD;
   }
 
-  #dropEmpty(tenant: Tenant): void {
-    if (tenant.members.size === 0 && tenant.conversations.size === 0) this.#tenants.delete(tenant.name);
+  #dropEmpty({ name, members, conversations, salts }: Tenant): void {
+    if (members.size === 0 && conversations.size === 0 && salts.size === 0) this.#tenants.delete(name);
   }
 }
 
 /** A family goes with the last conversation that went through it. */
-function join(family: Family, conversation: string, record: Conversation): void {
-  family.conversations.add(conversation);
-  record.families.add(family);
+function join(family: Family, { id, families }: Conversation): void {
+  family.conversations.add(id);
+  families.add(family);
+}
+
+function tipOf({ members }: Tenant, { round, head }: Conversation): Member | undefined {
+  const id = round ?? head;
+  return id === undefined ? undefined : members.get(id);
 }
 
 /** Whether nothing of a family may be used any longer. */
 function isOver(family: Family): boolean {
   const now = Date.now();
-  for (const { entry } of family.members.values()) if (entry.expires > now) return false;
+  for (const { expires } of family.members) if (expires > now) return false;
   return true;
+}
+
+/** By code points, as databases order text that is written as UTF-8. */
+function inOrder(a: string, b: string): number {
+  return Buffer.compare(Buffer.from(a), Buffer.from(b));
 }

@@ -22,6 +22,8 @@ export declare class NativeAnswer {
 /** The record of a turn. */
 export declare class NativeArtifact {
   info(): NativeArtifactInfo
+  /** What it adds to its parent, as bytes to be kept. */
+  record(): Promise<Failure | Buffer>
   /** The answer's message as JSON. */
   answer(): string
 }
@@ -124,8 +126,36 @@ export declare class NativeSeam {
   planAside(turn: NativeTurn, found: NativeArtifact, count: number, options: NativePlanOptions): Promise<Failure | NativePlan | null>
   /** Reads messages to append, and plans as [`Self::plan_aside`] does. */
   appendAside(messages: Buffer, members: Buffer | undefined | null, found: NativeArtifact, options: NativePlanOptions): Promise<Failure | NativePlan | null>
+  /**
+   * The artifact `id` from its record and those it grew from, or from those
+   * behind `known`.
+   */
+  restore(records: Buffer, known: NativeArtifact | undefined | null, tenant: string, id: string): Promise<Failure | NativeArtifact>
   /** Plans on the pool. */
   plan(turn: NativeTurn, append: boolean, found: NativeArtifact | undefined | null, count: number, previous: NativeArtifact | undefined | null, options: NativePlanOptions, cancel?: NativeCancel | undefined | null): Promise<Failure | NativePlan>
+}
+
+/** A file of records, with the one thread that reads and writes it. */
+export declare class NativeSqlite {
+  /** Opens a file on a thread of its own. */
+  static open(path: string, options: NativeSqliteOptions, key?: Buffer | undefined | null): Promise<Failure | NativeSqlite>
+  load(tenant: string, conversation: string, known: string | undefined | null, now: number): Promise<Failure | NativeStand | null>
+  /** `digests` are 64 hexadecimal digits each. */
+  find(tenant: string, digests: string, known: string | undefined | null, now: number): Promise<Failure | NativeStored | null>
+  commit(artifact: NativeArtifact, to: NativeMove): Promise<Failure | boolean>
+  abandon(tenant: string, conversation: string): Promise<Failure | boolean>
+  list(tenant: string, project: string | undefined | null, after: string | undefined | null, limit: number): Promise<Failure | Array<NativeListed>>
+  moveTo(tenant: string, conversation: string, project: string): Promise<Failure | boolean>
+  delete(tenant: string, conversation: string): Promise<Failure | boolean>
+  deleteTenant(tenant: string): Promise<Failure | number>
+  expire(now: number): Promise<Failure | number>
+  salt(tenant: string, domain: string, fresh: string): Promise<Failure | string>
+  counts(): Promise<Failure | NativeCounts>
+  tenants(): Promise<Failure | Array<string>>
+  verify(): Promise<Failure | NativeVerified>
+  backUp(path: string): Promise<Failure | null>
+  /** Finishes what is under way, then lets go of the file and the thread. */
+  close(): Promise<Failure | null>
 }
 
 /** A turn that was read but not parsed. */
@@ -138,6 +168,20 @@ export declare class NativeTurn {
   candidateCounts(): Uint32Array
   /** Their digests in hexadecimal, 64 digits each. */
   candidateDigests(): string
+}
+
+/** Encryption with a caller's key; see `Vault`. */
+export declare class NativeVault {
+  /** A vault of a key of 32 bytes. */
+  static of(key: Buffer): Outcome<NativeVault>
+  seal(tenant: string, bytes: Buffer): Outcome<Buffer>
+  /** Opens what was sealed, one after another. */
+  open(tenant: string, sealed: Buffer): Outcome<Buffer>
+  /**
+   * A digest of 64 hexadecimal digits, as one that tells nothing without the
+   * key.
+   */
+  blind(tenant: string, digest: string): string
 }
 
 /** A failed call. */
@@ -153,9 +197,12 @@ export interface Failure {
 /** What a record is like; see `Artifact`. */
 export interface NativeArtifactInfo {
   id: string
+  parent?: string
   digest: string
   bytes: number
+  allBytes: number
   messages: number
+  tokens?: number
 }
 
 /** An added token and what the boundary proof says of it. */
@@ -179,6 +226,17 @@ export interface NativeCertificate {
   environment: Array<NativeFieldDigest>
   tenant: string
   expires: number
+}
+
+/** See `SqliteStats`. */
+export interface NativeCounts {
+  conversations: number
+  artifacts: number
+  bytes: number
+  fileBytes: number
+  hits: number
+  misses: number
+  evictions: number
 }
 
 /** How two prompts differ; see `Prompt.diff`. */
@@ -207,6 +265,28 @@ export interface NativeInfo {
   boundaries: Array<NativeBoundary>
 }
 
+/** See `ConversationInfo`. */
+export interface NativeListed {
+  conversation: string
+  project: string
+  version: number
+  messages?: number
+  tokens?: number
+  toolRound: boolean
+  updated: number
+}
+
+/** See `Commit`. */
+export interface NativeMove {
+  conversation?: string
+  project: string
+  expires: number
+  version: number
+  toolRound: boolean
+  turn: string
+  now: number
+}
+
 /** What a plan is like; see `Turn`. */
 export interface NativePlanInfo {
   rung: string
@@ -227,6 +307,8 @@ export interface NativePlanOptions {
   expires: number
   tenant: string
   lora: string
+  /** The cache salt of a request that has none; empty for none. */
+  salt: string
   /** Why nothing was found, by its name; empty where something was. */
   missing: string
   /** Why the server is to render, by its name; empty where it need not. */
@@ -279,6 +361,35 @@ export interface NativeSpan {
   start: number
   end: number
   rendered: number
+}
+
+/** See `SqliteStoreOptions`. */
+export interface NativeSqliteOptions {
+  full: boolean
+  /** None for no bound. */
+  maxBytes?: number
+  readOnly: boolean
+}
+
+/** See `Checkpoint`. */
+export interface NativeStand {
+  version: number
+  tip?: NativeStored
+}
+
+/** See `Entry`. */
+export interface NativeStored {
+  id: string
+  expires: number
+  records: Buffer
+}
+
+/** See `SqliteStore.verify`. */
+export interface NativeVerified {
+  artifacts: number
+  damaged: number
+  orphans: number
+  file: Array<string>
 }
 
 /** Takes the id lists out of one event or answer of a server. */

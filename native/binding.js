@@ -773,7 +773,7 @@ if (
   }
 }
 
-const { NativeAnswer, NativeArtifact, NativeCancel, NativeDecodeStream, NativeModel, NativePlan, NativePrompt, NativeSeam, NativeTurn, readEvent, ROOM_AFTER, ROOM_BEFORE } = nativeBinding
+const { NativeAnswer, NativeArtifact, NativeCancel, NativeDecodeStream, NativeModel, NativePlan, NativePrompt, NativeSeam, NativeSqlite, NativeTurn, NativeVault, readEvent, ROOM_AFTER, ROOM_BEFORE } = nativeBinding
 export { NativeAnswer }
 export { NativeArtifact }
 export { NativeCancel }
@@ -782,7 +782,9 @@ export { NativeModel }
 export { NativePlan }
 export { NativePrompt }
 export { NativeSeam }
+export { NativeSqlite }
 export { NativeTurn }
+export { NativeVault }
 export { readEvent }
 export { ROOM_AFTER }
 export { ROOM_BEFORE }

@@ -31,7 +31,8 @@
  *
  * Conversations:
  * - `PS_CONVERSATION_UNKNOWN`: an append to a conversation whose history is not, or no longer, known; send all messages.
- * - `PS_STORE`: the store could not be asked for what a turn cannot do without.
+ * - `PS_STORE`: a store cannot be read or written, or could not be asked for what a turn cannot do without.
+ * - `PS_RECORD_REFUSED`: a record of a conversation is damaged, of another version, or cannot be decrypted.
  *
  * Server:
  * - `PS_CONNECT`: the server could not be reached, or the connection broke before an answer.
@@ -64,6 +65,7 @@ export const ERROR_CODES = [
   "PS_INTERNAL",
   "PS_CONVERSATION_UNKNOWN",
   "PS_STORE",
+  "PS_RECORD_REFUSED",
   "PS_CONNECT",
   "PS_TIMEOUT",
   "PS_HTTP_STATUS",

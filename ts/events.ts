@@ -115,9 +115,11 @@ export interface ShadowMismatchEvent {
 
 /** Payload of `promptseam:store:trouble`. */
 export interface StoreTroubleEvent {
-  readonly operation: "load" | "find" | "commit";
+  readonly operation: "load" | "find" | "commit" | "salt";
   readonly elapsedMs: number;
   readonly timedOut: boolean;
+  /** Code of the PromptseamError, if it was one: `PS_RECORD_REFUSED` for records that cannot be used. */
+  readonly code: string | null;
 }
 
 /** The payload that goes with each channel. */

@@ -28,12 +28,20 @@ export { type AppendRequest, Seam } from "./seam/seam.ts";
 export type { SeamStats } from "./seam/stats.ts";
 export type { Committed, Turn, TurnAnswer } from "./seam/turn.ts";
 export { MemoryStore, type MemoryStoreOptions } from "./store/memory.ts";
+export {
+  type SqliteStats,
+  SqliteStore,
+  type SqliteStoreOptions,
+  type Verification,
+} from "./store/sqlite.ts";
 export type {
   Artifact,
   Checkpoint,
   Commit,
   CommitStatus,
+  ConversationInfo,
   Entry,
+  ListOptions,
   MaybePromise,
   Store,
   StoreStats,

@@ -12,6 +12,7 @@ export type {
   NativePlan,
   NativePrompt,
   NativeSeam,
+  NativeSqlite,
   NativeTurn,
 } from "../native/binding.js";
 

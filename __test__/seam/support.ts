@@ -6,6 +6,7 @@ import type {
   Checkpoint,
   Commit,
   Entry,
+  ListOptions,
   MaybePromise,
   MemoryStore,
   Model,
@@ -96,6 +97,7 @@ export function testModel(model: Model): TestModel {
 
 /** A store whose calls can be made to behave otherwise. */
 export class OddStore implements Store {
+  readonly holdsArtifacts = true;
   readonly inner: MemoryStore;
   /** In place of the store's own answers, where there is one. */
   odd: {
@@ -121,11 +123,39 @@ export class OddStore implements Store {
     return this.odd.commit?.() ?? this.inner.commit(commit);
   }
 
+  abandon(tenant: string, conversation: string) {
+    return this.inner.abandon(tenant, conversation);
+  }
+
+  list(tenant: string, options?: ListOptions) {
+    return this.inner.list(tenant, options);
+  }
+
+  move(tenant: string, conversation: string, project: string) {
+    return this.inner.move(tenant, conversation, project);
+  }
+
   delete(tenant: string, conversation: string) {
     return this.inner.delete(tenant, conversation);
   }
 
+  deleteTenant(tenant: string) {
+    return this.inner.deleteTenant(tenant);
+  }
+
+  expire() {
+    return this.inner.expire();
+  }
+
+  salt(tenant: string, domain: string) {
+    return this.inner.salt(tenant, domain);
+  }
+
   stats() {
     return this.inner.stats();
+  }
+
+  close() {
+    this.inner.close();
   }
 }

@@ -57,6 +57,14 @@ export interface SeamOptions {
   readonly toolRoundTtlMs?: number;
   /** Milliseconds that a store may take; then the turn goes on without it. Default 250. */
   readonly storeTimeoutMs?: number;
+  /** Bytes of conversations that are kept at hand beside a store that is not in memory. Default 256 MiB. */
+  readonly cacheBytes?: number;
+  /**
+   * The engines whose prefix cache the requests of this Seam share. Requests of a named tenant get a `cache_salt` of that tenant's
+   * for this domain, which the store keeps, unless they bring their own. Default: the client's base URL, else `""`; `false` adds
+   * no salt.
+   */
+  readonly cacheDomain?: string | false;
 }
 
 /** Options of {@link Seam.prepare}. */
@@ -65,6 +73,8 @@ export interface PrepareOptions {
   readonly conversation?: string;
   /** Whose conversation it is. Tenants never see each other's. Default `""`. */
   readonly tenant?: string;
+  /** Where a conversation that begins here belongs, for `store.list`. Default `""`. */
+  readonly project?: string;
   /** The time that the template may print. Default: now. */
   readonly now?: Date;
   /** The adapter that the request's model stands for, if any. */
@@ -88,6 +98,9 @@ export interface ResolvedSeamOptions {
   readonly ttlMs: number;
   readonly toolRoundTtlMs: number;
   readonly storeTimeoutMs: number;
+  readonly cacheBytes: number;
+  /** Undefined for no salts. */
+  readonly cacheDomain: string | undefined;
 }
 
 /** @throws PromptseamError `PS_INVALID_ARGUMENT` */
@@ -114,7 +127,14 @@ export function resolveSeamOptions(options: SeamOptions): ResolvedSeamOptions {
       Number.POSITIVE_INFINITY,
     ),
     storeTimeoutMs: within("storeTimeoutMs", options.storeTimeoutMs ?? 250, 1, Number.POSITIVE_INFINITY),
+    cacheBytes: within("cacheBytes", options.cacheBytes ?? 256 * 1024 * 1024, 0, Number.POSITIVE_INFINITY),
+    cacheDomain: domainOf(options),
   };
+}
+
+function domainOf({ cacheDomain, client }: SeamOptions): string | undefined {
+  if (cacheDomain === false) return undefined;
+  return cacheDomain ?? client?.baseUrl ?? "";
 }
 
 function oneOf<T extends string>(name: string, value: T, known: readonly T[]): T {

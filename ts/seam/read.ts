@@ -88,10 +88,13 @@ export class Read {
    * The request to send. What was given as JSON stays as it was spelled, but for `others`.
    *
    * @param asSent the messages of the client rather than those that the prompt was made of: reasoning may have been restored
+   * @param salt for a request that brings none; empty for none
    */
-  outgoing(plan: NativePlan, asSent: boolean): { request: ChatRequest; spelled?: Spelled } {
+  outgoing(plan: NativePlan, asSent: boolean, salt: string): { request: ChatRequest; spelled?: Spelled } {
     if (this.#request !== null && this.append === null) {
-      const request = this.#request as ChatRequest;
+      const given = this.#request as ChatRequest;
+      const own = given["cache_salt"];
+      const request = salt === "" || (own !== undefined && own !== null) ? given : { ...given, cache_salt: salt };
       return { request: asSent ? request : { ...request, messages: messagesOf(plan) } };
     }
     const others = plan.othersJson();

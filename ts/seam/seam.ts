@@ -2,8 +2,8 @@
 
 import { abortError, PromptseamError } from "../errors.ts";
 import { clock, Model } from "../model.ts";
-import { cancellable, type NativePlan, type NativeSeam, native, take } from "../native.ts";
-import { Artifact, type Checkpoint, type Entry } from "../store/store.ts";
+import { asBuffer, cancellable, type NativePlan, type NativeSeam, native, take } from "../native.ts";
+import { Artifact, type MaybePromise } from "../store/store.ts";
 import type { ChatMessage, ChatRequest } from "../vllm/requests.ts";
 import {
   type PrepareOptions,
@@ -13,7 +13,7 @@ import {
 } from "./options.ts";
 import type { Reason } from "./outcome.ts";
 import { Read } from "./read.ts";
-import { type Asked, Records } from "./records.ts";
+import { type Asked, type Base, Records, type Standing } from "./records.ts";
 import { type SeamStats, Tally } from "./stats.ts";
 import { Turn, type TurnHost } from "./turn.ts";
 
@@ -30,11 +30,11 @@ const IDS_IGNORED_MS = 300_000;
 
 /** What was found to go on from. */
 interface Found {
-  readonly entry: Entry | undefined;
+  readonly base: Base | undefined;
   /** Messages of the request that its history has. */
   readonly count: number;
-  readonly checkpoint: Checkpoint | undefined;
-  /** Why there is no entry. */
+  readonly standing: Standing | undefined;
+  /** Why there is no base. */
   readonly missing: Reason | undefined;
 }
 
@@ -64,7 +64,11 @@ export class Seam {
   constructor(options: SeamOptions) {
     this.#options = resolveSeamOptions(options);
     this.#native = take(native.NativeSeam.on(Model.handle(options.model), this.#options));
-    this.#records = new Records(this.#options.store, this.#options.storeTimeoutMs);
+    const { store, storeTimeoutMs, cacheBytes } = this.#options;
+    this.#records = new Records(store, storeTimeoutMs, cacheBytes, async (records, known, tenant, id) => {
+      const base = known === undefined ? null : Artifact.handle(known);
+      return new Artifact(take(await this.#native.restore(asBuffer(records), base, tenant, id)));
+    });
     this.#host = {
       options: this.#options,
       records: this.#records,
@@ -103,15 +107,18 @@ export class Seam {
     let found =
       read.append !== null ? this.#findTip(tenant, options) : this.#findHistory(read, tenant, options);
     if (found instanceof Promise) found = await found;
-    const plan = await this.#planned(read, found, tenant, options);
+    let salt = this.#salt(tenant);
+    if (typeof salt !== "string") salt = await salt;
+    const plan = await this.#planned(read, found, tenant, salt, options);
     const turn = new Turn(this.#host, {
       plan,
       read,
       tenant,
+      salt,
       conversation: options.conversation,
-      version: found.checkpoint?.version ?? 0,
-      parent: found.entry?.artifact.id,
-      expires: found.entry?.expires ?? Number.POSITIVE_INFINITY,
+      project: options.project,
+      version: found.standing?.version ?? 0,
+      expires: found.base?.expires ?? Number.POSITIVE_INFINITY,
       startedMs: started,
     });
     // Whoever sends it himself gets no prompt that is still to be compared.
@@ -122,6 +129,13 @@ export class Seam {
   /** What the turns of this Seam came to. */
   stats(): SeamStats {
     return this.#tally.stats();
+  }
+
+  /** Who only watches changes no request, and who renders at the server has nothing of his own there. */
+  #salt(tenant: string): MaybePromise<string> {
+    const { mode, cacheDomain } = this.#options;
+    if (mode !== "on" || tenant === "" || cacheDomain === undefined) return "";
+    return this.#records.salt(tenant, cacheDomain);
   }
 
   #findTip(tenant: string, { conversation }: PrepareOptions): Found | Promise<Found> {
@@ -138,17 +152,17 @@ export class Seam {
       conversation === undefined
         ? ({ ok: true, value: undefined } as const)
         : this.#records.load(tenant, conversation);
-    const join = (match: Awaited<typeof found>, known: Awaited<typeof loaded>): Found => {
-      const checkpoint = known.ok ? known.value : undefined;
-      const entry = match.ok ? match.value : undefined;
-      if (entry !== undefined) {
-        const count = counts[digests.indexOf(entry.artifact.digest)];
-        if (entry.expires <= Date.now())
-          return { entry: undefined, count: 0, checkpoint, missing: "artifact_expired" };
-        if (count !== undefined) return { entry, count, checkpoint, missing: undefined };
+    const join = (match: Asked<Base | undefined>, known: Asked<Standing | undefined>): Found => {
+      const standing = known.ok ? known.value : undefined;
+      const base = match.ok ? match.value : undefined;
+      if (base !== undefined) {
+        const count = counts[digests.indexOf(base.artifact.digest)];
+        if (base.expires <= Date.now())
+          return { base: undefined, count: 0, standing, missing: "artifact_expired" };
+        if (count !== undefined) return { base, count, standing, missing: undefined };
       }
-      const missing = match.ok && known.ok ? whyMissing(checkpoint) : "store_unavailable";
-      return { entry: undefined, count: 0, checkpoint, missing };
+      const missing = match.ok && known.ok ? whyMissing(standing) : "store_unavailable";
+      return { base: undefined, count: 0, standing, missing };
     };
     if (found instanceof Promise || loaded instanceof Promise)
       return Promise.all([found, loaded]).then(([match, known]) => join(match, known));
@@ -156,14 +170,20 @@ export class Seam {
   }
 
   /** Who only watches leaves it to the server to refuse a request. */
-  async #planned(read: Read, found: Found, tenant: string, options: PrepareOptions): Promise<NativePlan> {
+  async #planned(
+    read: Read,
+    found: Found,
+    tenant: string,
+    salt: string,
+    options: PrepareOptions,
+  ): Promise<NativePlan> {
     const declined = this.#declined();
-    if (this.#options.mode !== "observe") return this.#plan(read, found, tenant, options, declined);
+    if (this.#options.mode !== "observe") return this.#plan(read, found, tenant, salt, options, declined);
     try {
-      return await this.#plan(read, found, tenant, options, declined);
+      return await this.#plan(read, found, tenant, salt, options, declined);
     } catch (error) {
       if (options.signal?.aborted) throw error;
-      return this.#plan(read, found, tenant, options, "uncertified_template");
+      return this.#plan(read, found, tenant, salt, options, "uncertified_template");
     }
   }
 
@@ -171,21 +191,23 @@ export class Seam {
     read: Read,
     found: Found,
     tenant: string,
+    salt: string,
     options: PrepareOptions,
     declined: Reason | undefined,
   ): Promise<NativePlan> {
-    const { entry, count, checkpoint, missing } = found;
+    const { base: from, count, standing, missing } = found;
     const { unixMillis, utcOffsetMinutes } = clock(options.now);
     const how = {
       unixMillis,
       utcOffsetMinutes,
-      expires: Math.min(entry?.expires ?? Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
+      expires: Math.min(from?.expires ?? Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
       tenant,
       lora: options.lora ?? "",
+      salt,
       missing: missing ?? "",
       declined: declined ?? "",
     };
-    const base = entry === undefined ? null : Artifact.handle(entry.artifact);
+    const base = from === undefined ? null : Artifact.handle(from.artifact);
     if (base !== null) {
       const plan = take(
         await (read.append === null
@@ -195,7 +217,7 @@ export class Seam {
       if (options.signal?.aborted) throw abortError(options.signal);
       if (plan !== null) return plan;
     }
-    const tip = checkpoint?.tip;
+    const tip = standing?.tip;
     const usable = base === null && tip !== undefined && tip.expires > Date.now();
     const previous = usable ? Artifact.handle(tip.artifact) : null;
     return cancellable(options.signal, (cancel) =>
@@ -211,27 +233,27 @@ export class Seam {
   }
 }
 
-function whyMissing(checkpoint: Checkpoint | undefined): Reason {
-  if (checkpoint === undefined) return "no_checkpoint";
-  if (checkpoint.tip === undefined) return "artifact_miss";
-  return checkpoint.tip.expires > Date.now() ? "prefix_mismatch" : "artifact_expired";
+function whyMissing(standing: Standing | undefined): Reason {
+  if (standing === undefined) return "no_checkpoint";
+  if (standing.tip === undefined) return "artifact_miss";
+  return standing.tip.expires > Date.now() ? "prefix_mismatch" : "artifact_expired";
 }
 
 /** The open tool round of a conversation, else its head. */
-function tipOf(asked: Asked<Checkpoint | undefined>): Found {
+function tipOf(asked: Asked<Standing | undefined>): Found {
   if (!asked.ok) {
     throw new PromptseamError(
       "PS_STORE",
       "The store could not be asked for the conversation's history. Send the full history as messages.",
     );
   }
-  const checkpoint = asked.value;
-  const entry = checkpoint?.tip;
-  if (entry === undefined || entry.expires <= Date.now()) {
+  const standing = asked.value;
+  const base = standing?.tip;
+  if (base === undefined || base.expires <= Date.now()) {
     throw new PromptseamError(
       "PS_CONVERSATION_UNKNOWN",
       "The conversation is not known, or its history is no longer kept. Send the full history as messages.",
     );
   }
-  return { entry, count: 0, checkpoint, missing: undefined };
+  return { base, count: 0, standing, missing: undefined };
 }

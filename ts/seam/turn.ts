@@ -31,9 +31,11 @@ export interface TurnParts {
   readonly plan: NativePlan;
   readonly read: Read;
   readonly tenant: string;
+  /** The tenant's cache salt; empty for none. */
+  readonly salt: string;
   readonly conversation: string | undefined;
+  readonly project: string | undefined;
   readonly version: number;
-  readonly parent: string | undefined;
   /** Until when what it goes on from may be used, in milliseconds of Unix time. */
   readonly expires: number;
   /** By `performance.now()`. */
@@ -176,7 +178,7 @@ export class Turn {
     if (transport === "chat_ids" && prompt === null)
       throw new PromptseamError("PS_INVALID_ARGUMENT", "This turn has no ids; send its messages.");
     await this.settle();
-    const { request, spelled } = this.#parts.read.outgoing(this.#plan, false);
+    const { request, spelled } = this.#outgoing(false);
     const ids = transport === "chat_ids" ? (this.prompt ?? undefined) : undefined;
     const { body } = buildChat(request, {
       prompt: ids,
@@ -322,9 +324,13 @@ export class Turn {
   #call(options: CallOptions): [ChatRequest, ChatOptions] {
     const { mode, sampledIds } = this.#host.options;
     if (mode === "observe") void this.#observe(options.signal);
-    const { request, spelled } = this.#parts.read.outgoing(this.#plan, mode !== "on");
+    const { request, spelled } = this.#outgoing(mode !== "on");
     if (mode === "observe") return [request, { ...options, spelled }];
     return [request, { ...options, spelled, sampledIds, prompt: this.prompt ?? undefined }];
+  }
+
+  #outgoing(asSent: boolean): ReturnType<Read["outgoing"]> {
+    return this.#parts.read.outgoing(this.#plan, asSent, this.#parts.salt);
   }
 
   /** Compares what would have been sent with the server's own rendering, for a share of the turns. */
@@ -333,7 +339,7 @@ export class Turn {
     const { prompt } = this;
     if (client === undefined || prompt === null || Math.random() >= observeShare) return;
     try {
-      const { request, spelled } = this.#parts.read.outgoing(this.#plan, false);
+      const { request, spelled } = this.#outgoing(false);
       const theirs = await client.render(request, { ...(signal === undefined ? {} : { signal }), spelled });
       const equal = theirs.equals(prompt);
       this.#host.tally.count("observed");
@@ -391,7 +397,7 @@ export class Turn {
 
   async #record(answer: TurnAnswer, started: number): Promise<Committed> {
     const { records, tally, options } = this.#host;
-    const { tenant, conversation, version, parent } = this.#parts;
+    const { tenant, conversation, project, version } = this.#parts;
     if (typeof answer.message !== "object" || answer.message === null)
       throw new PromptseamError("PS_INVALID_REQUEST", "The message of an answer is an object.");
     let json: string;
@@ -407,8 +413,9 @@ export class Turn {
     const asked = await records.commit({
       tenant,
       conversation,
-      entry: { artifact, expires },
-      parent,
+      project,
+      artifact,
+      expires,
       version,
       toolRound,
       turn: randomUUID(),

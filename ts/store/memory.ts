@@ -75,6 +75,7 @@ interface Tenant {
  * on (`artifact_miss`); the oldest of these leave too once they alone exceed the bound.
  */
 export class MemoryStore implements Store {
+  readonly holdsArtifacts = true;
   readonly #maxBytes: number;
   readonly #tenants = new Map<string, Tenant>();
   /** From the least to the most recently used. */

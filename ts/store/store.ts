@@ -19,6 +19,8 @@ export class Artifact {
   readonly digest: string;
   /** About how many bytes it adds to those it shares. */
   readonly bytes: number;
+  /** About how many bytes it holds, those it shares included. */
+  readonly allBytes: number;
   /** Messages in its history. */
   readonly messages: number;
   /** Ids of its prompt; null where the server rendered. */
@@ -28,11 +30,12 @@ export class Artifact {
   /** @internal */
   constructor(native: NativeArtifact) {
     this.#native = native;
-    const { id, parent, digest, bytes, messages, tokens } = native.info();
+    const { id, parent, digest, bytes, allBytes, messages, tokens } = native.info();
     this.id = id;
     this.parent = parent;
     this.digest = digest;
     this.bytes = bytes;
+    this.allBytes = allBytes;
     this.messages = messages;
     this.tokens = tokens ?? null;
   }
@@ -142,10 +145,12 @@ export interface StoreStats {
  * Records of conversations, by tenant. No call ever sees another tenant's records. Failures may be anything; a turn goes on
  * without the store then.
  *
- * Artifacts that went on from one another are one family. It is kept as long as any conversation went through it, or, where
- * none did, until all of it has expired; and it leaves as a whole, so that no artifact is ever without its parent.
+ * Artifacts that went on from one another are one family. It leaves as a whole, so that no artifact is ever without its parent:
+ * once all of it has expired, to stay within the store's bounds, or with the last conversation that went through it.
  */
 export interface Store {
+  /** Whether it gives artifacts rather than records: then a Seam need not keep those it used last itself. */
+  readonly holdsArtifacts: boolean;
   /**
    * Where a conversation stands; undefined for one that is not known.
    *

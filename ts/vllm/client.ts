@@ -71,6 +71,8 @@ export interface TokenizeOptions extends CallOptions {
  * `PS_PROTOCOL`, `PS_STREAM_TRUNCATED`, `PS_ABORTED`, `PS_CLOSED`.
  */
 export class VllmClient implements AsyncDisposable {
+  /** Where the server is, without credentials or a slash at the end. */
+  readonly baseUrl: string;
   readonly #options: ResolvedOptions;
   readonly #transport: Transport;
   readonly #host: CallHost;
@@ -84,6 +86,8 @@ export class VllmClient implements AsyncDisposable {
   /** @throws PromptseamError `PS_INVALID_ARGUMENT` */
   constructor(options: VllmClientOptions) {
     this.#options = resolveOptions(options);
+    const { origin, pathname } = new URL(options.baseUrl);
+    this.baseUrl = `${origin}${pathname}`.replace(/\/+$/, "");
     this.#transport = new Transport(options, this.#options.timeouts.connectMs, () => {
       this.#mayBeAnother = true;
     });

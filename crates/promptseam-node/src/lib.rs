@@ -6,6 +6,7 @@ mod outcome;
 mod pool;
 mod prompt;
 mod seam;
+mod store;
 
 /// Planning a turn makes hundreds of small allocations and no large one: glibc's
 /// allocator takes a fifth of the time, this one a third of that.

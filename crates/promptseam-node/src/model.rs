@@ -150,11 +150,11 @@ fn refusal(refused: &Refused) -> Failure {
         Refused::Full(limit) => Failure::new(
             "PS_OVERLOADED",
             format!(
-                "The model's queue of {limit} calls is full; try again later, or raise \
+                "A queue of {limit} calls is full; try again later, or raise the model's \
                  queueLimit or threads when loading it."
             ),
         ),
-        Refused::Closed => Failure::closed("model"),
+        Refused::Closed(owner) => Failure::closed(owner),
     }
 }
 
@@ -213,9 +213,9 @@ impl NativeModel {
     #[napi(ts_return_type = "Promise<Failure | NativeModel>")]
     pub fn load<'env>(env: &'env Env, source: NativeSource) -> napi::Result<Object<'env>> {
         // The loader's one job; dropping the pool lets it finish.
-        let loader = Pool::new(1, 1).map_err(|e| napi::Error::from_reason(e.to_string()))?;
+        let loader = Pool::new("model", 1, 1).map_err(|e| napi::Error::from_reason(e.to_string()))?;
         promise(env, &loader, move || {
-            let pool = Pool::new(source.threads as usize, source.queue_limit as usize)
+            let pool = Pool::new("model", source.threads as usize, source.queue_limit as usize)
                 .map_err(|e| Failure::new("PS_INTERNAL", format!("No threads: {e}.")))?;
             let model = load(source)?;
             release_unused_memory();

@@ -18,18 +18,24 @@ const STACK_BYTES: usize = 8 << 20;
 pub(crate) struct Pool {
     jobs: Mutex<Option<Sender<Job>>>,
     limit: usize,
+    /// Whose it is, for people.
+    owner: &'static str,
 }
 
 /// Why a job was not taken.
 pub(crate) enum Refused {
     /// The queue is full; it holds this many.
     Full(usize),
-    /// The pool was closed.
-    Closed,
+    /// The pool was closed, with its owner.
+    Closed(&'static str),
 }
 
 impl Pool {
-    pub(crate) fn new(threads: usize, limit: usize) -> std::io::Result<Self> {
+    pub(crate) fn new(
+        owner: &'static str,
+        threads: usize,
+        limit: usize,
+    ) -> std::io::Result<Self> {
         let (sender, receiver) = bounded::<Job>(limit);
         for index in 0..threads {
             let receiver = receiver.clone();
@@ -47,6 +53,7 @@ impl Pool {
         Ok(Self {
             jobs: Mutex::new(Some(sender)),
             limit,
+            owner,
         })
     }
 
@@ -56,7 +63,7 @@ impl Pool {
         match jobs.as_ref().map(|jobs| jobs.try_send(Box::new(job))) {
             Some(Ok(())) => Ok(()),
             Some(Err(TrySendError::Full(_))) => Err(Refused::Full(self.limit)),
-            Some(Err(TrySendError::Disconnected(_))) | None => Err(Refused::Closed),
+            Some(Err(TrySendError::Disconnected(_))) | None => Err(Refused::Closed(self.owner)),
         }
     }
 

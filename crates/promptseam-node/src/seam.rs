@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use napi::{
     Env,
-    bindgen_prelude::{AsyncTask, BufferSlice, Object, Task, Uint32Array},
+    bindgen_prelude::{AsyncTask, Buffer, BufferSlice, Object, Task, Uint32Array},
 };
 use napi_derive::napi;
 use promptseam::{
@@ -13,6 +13,7 @@ use promptseam::{
         Answer, Artifact, Certificate, Field, Found, Identity, Plan, PlanOptions, Planner, Reason,
         ShadowPolicy, Turn,
     },
+    store,
     template::Now,
 };
 
@@ -56,6 +57,8 @@ pub struct NativePlanOptions {
     pub expires: f64,
     pub tenant: String,
     pub lora: String,
+    /// The cache salt of a request that has none; empty for none.
+    pub salt: String,
     /// Why nothing was found, by its name; empty where something was.
     pub missing: String,
     /// Why the server is to render, by its name; empty where it need not.
@@ -133,12 +136,15 @@ pub struct NativeArtifact {
 #[napi(object)]
 pub struct NativeArtifactInfo {
     pub id: String,
+    pub parent: Option<String>,
     pub digest: String,
     pub bytes: u32,
+    pub all_bytes: f64,
     pub messages: u32,
+    pub tokens: Option<u32>,
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
@@ -148,7 +154,7 @@ fn hex(bytes: &[u8]) -> String {
     text
 }
 
-fn from_hex<const N: usize>(text: &str) -> [u8; N] {
+pub(crate) fn from_hex<const N: usize>(text: &str) -> [u8; N] {
     let mut bytes = [0; N];
     if text.len() == 2 * N && text.is_ascii() {
         for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
@@ -206,6 +212,7 @@ impl Job {
             follow_clock: seam.follow_clock,
             identity: &identity,
             tenant: &options.tenant,
+            salt: &options.salt,
             sampled: seam.sampled,
             restore_reasoning: seam.restore_reasoning,
             missing: reason_of(&options.missing),
@@ -401,6 +408,27 @@ impl NativeSeam {
             found: Arc::clone(&found.artifact),
             options,
         })))
+    }
+
+    /// The artifact `id` from its record and those it grew from, or from those
+    /// behind `known`.
+    #[napi(ts_return_type = "Promise<Failure | NativeArtifact>")]
+    pub fn restore<'env>(
+        &self,
+        env: &'env Env,
+        records: BufferSlice,
+        known: Option<&NativeArtifact>,
+        tenant: String,
+        id: String,
+    ) -> napi::Result<Object<'env>> {
+        let planner = Arc::clone(&self.planner);
+        let records = records.to_vec();
+        let known = known.map(NativeArtifact::shared);
+        promise(env, &self.pool, move || {
+            let artifact = store::restore(&planner, &records, known, &tenant, &from_hex(&id))?;
+            artifact.pack();
+            Ok(NativeArtifact::new(artifact))
+        })
     }
 
     /// Plans on the pool.
@@ -624,14 +652,13 @@ impl NativePlan {
             let tokenizer = self.planner.model().tokenizer();
             tokenizer.check_ids(sampled.as_deref().unwrap_or_default())?;
             let artifact = self.plan.commit(Answer { message, sampled })?;
-            let bytes = i64::try_from(artifact.own_bytes()).unwrap_or(i64::MAX);
-            UNREPORTED.fetch_add(bytes, Ordering::Relaxed);
-            report_memory(&env);
             let artifact = Arc::new(artifact);
             let idle = Arc::clone(&artifact);
             // Nobody waits for it, and a full queue has better things to do.
             let _ = self.pool.submit(move || idle.pack());
-            Ok(NativeArtifact { artifact, bytes })
+            let artifact = NativeArtifact::new(artifact);
+            report_memory(&env);
+            Ok(artifact)
         })
     }
 }
@@ -655,16 +682,54 @@ impl NativeArtifact {
         let artifact = &self.artifact;
         NativeArtifactInfo {
             id: hex(artifact.id()),
+            parent: artifact.parent().map(|id| hex(id)),
             digest: hex(artifact.digest()),
             bytes: u32::try_from(artifact.own_bytes()).unwrap_or(u32::MAX),
+            all_bytes: artifact.bytes() as f64,
             messages: artifact.message_count() as u32,
+            tokens: artifact.prompt().map(|prompt| prompt.len() as u32),
         }
+    }
+
+    /// What it adds to its parent, as bytes to be kept.
+    #[napi(ts_return_type = "Promise<Failure | Buffer>")]
+    pub fn record(&self) -> AsyncTask<Pack> {
+        AsyncTask::new(Pack(Arc::clone(&self.artifact)))
     }
 
     /// The answer's message as JSON.
     #[napi]
     pub fn answer(&self) -> String {
         self.artifact.answer().message.clone()
+    }
+}
+
+/// Packing a record on one of libuv's threads.
+pub struct Pack(Arc<Artifact>);
+
+impl Task for Pack {
+    type Output = Outcome<Buffer>;
+    type JsValue = Outcome<Buffer>;
+
+    fn compute(&mut self) -> napi::Result<Self::Output> {
+        Ok(guarded(|| Ok(Buffer::from(store::pack(&self.0)?))))
+    }
+
+    fn resolve(&mut self, _env: Env, output: Self::Output) -> napi::Result<Self::JsValue> {
+        Ok(output)
+    }
+}
+
+impl NativeArtifact {
+    /// A handle to what JavaScript's memory is told of.
+    fn new(artifact: Arc<Artifact>) -> Self {
+        let bytes = i64::try_from(artifact.own_bytes()).unwrap_or(i64::MAX);
+        UNREPORTED.fetch_add(bytes, Ordering::Relaxed);
+        Self { artifact, bytes }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Artifact> {
+        Arc::clone(&self.artifact)
     }
 }
 

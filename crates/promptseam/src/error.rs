@@ -41,6 +41,11 @@ pub enum ErrorKind {
     Aborted,
     /// The object was closed before.
     Closed,
+    /// A record of a conversation is damaged, of another version, or not its
+    /// tenant's.
+    RecordRefused,
+    /// A store of conversations cannot be read or written.
+    Store,
     /// A bug in this crate or one of its engines.
     Internal,
 }
@@ -66,6 +71,8 @@ impl ErrorKind {
             Self::TemplateFailed => "PS_TEMPLATE_FAILED",
             Self::Aborted => "PS_ABORTED",
             Self::Closed => "PS_CLOSED",
+            Self::RecordRefused => "PS_RECORD_REFUSED",
+            Self::Store => "PS_STORE",
             Self::Internal => "PS_INTERNAL",
         }
     }

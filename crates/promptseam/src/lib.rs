@@ -21,6 +21,7 @@ pub mod error;
 pub mod json;
 pub mod model;
 pub mod prompt;
+pub mod store;
 pub mod template;
 pub mod tokenizer;
 

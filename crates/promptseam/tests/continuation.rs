@@ -3,53 +3,21 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock},
-};
+mod support;
+
+use std::{collections::HashMap, sync::Arc};
 
 use promptseam::{
     Cancel,
     continuation::{
-        Answer, Artifact, Certificate, Drift, Field, Found, Identity, Plan, PlanOptions, Planner,
-        Reason, Rung, ShadowPolicy, Turn,
+        Answer, Artifact, Certificate, Drift, Field, Found, Identity, Plan, PlanOptions,
+        Reason, Rung, Turn,
     },
-    model::{LoadOptions, Model, ModelFiles},
     template::Now,
     tokenizer::Special,
 };
-use promptseam_fixtures::{FAMILIES, GoldenLine, golden, model_folder};
-
-fn planner(family: &str) -> &'static Planner {
-    static PLANNERS: OnceLock<HashMap<&'static str, Planner>> = OnceLock::new();
-    &PLANNERS.get_or_init(|| {
-        FAMILIES
-            .iter()
-            .map(|family| {
-                let files = ModelFiles::locate(model_folder(family).to_str().unwrap()).unwrap();
-                let model = Model::load(&files, &LoadOptions::default()).unwrap();
-                let planner = Planner::new(Arc::new(model), ShadowPolicy::default());
-                (*family, planner)
-            })
-            .collect()
-    })[family]
-}
-
-fn options<'a>(line: &GoldenLine, identity: &'a Identity) -> PlanOptions<'a> {
-    PlanOptions {
-        now: Now::from_unix_millis(line.now, 0),
-        expires: i64::MAX,
-        follow_clock: false,
-        identity,
-        tenant: "t",
-        sampled: false,
-        restore_reasoning: false,
-        missing: None,
-        declined: None,
-        previous: None,
-        inline: false,
-    }
-}
+use promptseam_fixtures::{FAMILIES, golden};
+use support::{options, planner};
 
 /// The artifacts of a conversation, as a store finds them.
 #[derive(Default)]
@@ -142,6 +110,7 @@ fn plan(family: &str, body: &str, known: &Known, change: impl Fn(&mut PlanOption
         follow_clock: false,
         identity: &identity,
         tenant: "t",
+        salt: "",
         sampled: false,
         restore_reasoning: false,
         missing: None,
@@ -299,6 +268,7 @@ fn sampled_ids_stand_for_the_message_where_that_is_asked_for() {
         follow_clock: false,
         identity: &identity,
         tenant: "t",
+        salt: "",
         sampled: true,
         restore_reasoning: false,
         missing: None,

@@ -13,7 +13,8 @@ use crate::{
     template::Now,
 };
 
-/// Identifies an artifact: BLAKE3 over its parent's id and all it adds to it.
+/// Identifies an artifact: BLAKE3 over its [record](Artifact::encode), which holds
+/// its parent's id and all it adds to it.
 pub type ArtifactId = [u8; 32];
 
 /// The longest tail that is kept, in bytes.
@@ -36,7 +37,7 @@ impl fmt::Debug for Seam {
 }
 
 /// Ids that stand in a prompt for the history form of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SampledSpan {
     /// The first of them in the prompt.
     pub start: usize,
@@ -70,11 +71,23 @@ impl fmt::Debug for Answer {
     }
 }
 
+/// What of an artifact is not its parent's.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Added {
+    pub(crate) history: bool,
+    pub(crate) environment: bool,
+    pub(crate) others: bool,
+    /// The ids behind so many of the parent's prompt.
+    pub(crate) ids_from: usize,
+}
+
 /// An immutable record of one conversation state. Shares its messages and ids
 /// with the state it went on from.
 #[derive(Debug)]
 pub struct Artifact {
     pub(crate) id: ArtifactId,
+    pub(crate) parent: Option<ArtifactId>,
+    pub(crate) added: Added,
     pub(crate) tenant: Box<str>,
     pub(crate) history: Arc<History>,
     pub(crate) environment: Arc<Environment>,
@@ -86,12 +99,19 @@ pub struct Artifact {
     pub(crate) state: Option<State>,
     pub(crate) answer: Answer,
     pub(crate) own_bytes: usize,
+    /// With those of the artifacts it grew from.
+    pub(crate) bytes: usize,
 }
 
 impl Artifact {
     /// Its id.
     pub fn id(&self) -> &ArtifactId {
         &self.id
+    }
+
+    /// The id of the artifact it went on from.
+    pub fn parent(&self) -> Option<&ArtifactId> {
+        self.parent.as_ref()
     }
 
     /// The digest of the history that was sent, without the answer.
@@ -127,5 +147,11 @@ impl Artifact {
     /// About how many heap bytes it adds to what it shares.
     pub fn own_bytes(&self) -> usize {
         self.own_bytes
+    }
+
+    /// About how many heap bytes it holds, what it shares with the artifacts it
+    /// grew from included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 }

@@ -73,7 +73,7 @@ fn salt_identity(salt: &str) -> String {
         .collect()
 }
 
-type FieldDigest = [u8; 16];
+pub(crate) type FieldDigest = [u8; 16];
 
 /// A digest of each field of an environment, in the order of [`Field::ALL`].
 pub type Fingerprint = [(Field, [u8; 16]); Field::ALL.len()];
@@ -174,6 +174,24 @@ impl Environment {
             .zip(Field::ALL)
             .find(|((ours, theirs), _)| ours != theirs)
             .map(|(_, field)| field)
+    }
+
+    /// This environment as another model had it, whose digests these are: no
+    /// request to this one is of it.
+    pub(crate) fn of_another_model(&self, digests: &[FieldDigest; Field::ALL.len()]) -> Self {
+        let mut theirs = self.digests;
+        for (digest, of_theirs) in theirs.iter_mut().zip(digests) {
+            *digest = *of_theirs;
+        }
+        Self {
+            spelling: self.spelling,
+            model: 0,
+            identity: self.identity.clone(),
+            fields: self.fields.clone(),
+            head: self.head.clone(),
+            digests: theirs,
+            table: Arc::clone(&self.table),
+        }
     }
 
     /// The digest of each field at `now`.

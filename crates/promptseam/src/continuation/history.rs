@@ -156,6 +156,39 @@ impl History {
             .any(|link| link.calls.iter().any(|call| call.0 == id && call.1 != name))
     }
 
+    /// The calls in the messages appended here: hashes of id and name.
+    pub(crate) fn own_calls(&self) -> &[(u64, u64)] {
+        &self.calls
+    }
+
+    /// Where each message appended here ends in [`Self::own_text`].
+    pub(crate) fn own_ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The messages appended here, one after the other. O(text).
+    ///
+    /// # Errors
+    /// `Internal` for a text that was damaged in memory.
+    pub(crate) fn own_text(&self) -> Result<String> {
+        let mut text = String::with_capacity(self.length);
+        self.append_text(&mut text)?;
+        Ok(text)
+    }
+
+    fn append_text(&self, text: &mut String) -> Result<()> {
+        match &*self.lock() {
+            Text::Plain(own) => text.push_str(own),
+            Text::Packed(block) => {
+                let damaged = || Error::new(ErrorKind::Internal, "a history was damaged");
+                let own = lz4_flex::block::decompress(block, self.length);
+                let own = own.map_err(|error| damaged().with_source(error))?;
+                text.push_str(std::str::from_utf8(&own).map_err(|_| damaged())?);
+            }
+        }
+        Ok(())
+    }
+
     /// Every message, in order. O(text).
     ///
     /// # Errors
@@ -168,15 +201,7 @@ impl History {
         let mut ends = Vec::with_capacity(self.count);
         for link in links {
             let start = text.len();
-            match &*link.lock() {
-                Text::Plain(own) => text.push_str(own),
-                Text::Packed(block) => {
-                    let damaged = || Error::new(ErrorKind::Internal, "a history was damaged");
-                    let own = lz4_flex::block::decompress(block, link.length);
-                    let own = own.map_err(|error| damaged().with_source(error))?;
-                    text.push_str(std::str::from_utf8(&own).map_err(|_| damaged())?);
-                }
-            }
+            link.append_text(&mut text)?;
             ends.extend(link.ends.iter().map(|end| start + *end as usize));
         }
         Ok(Messages { text, ends })

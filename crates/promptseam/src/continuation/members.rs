@@ -19,6 +19,11 @@ impl Members {
         Self(spans.map(member).collect())
     }
 
+    /// These members.
+    pub(crate) fn new<'a>(members: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        Self(members.map(|(name, value)| (name.into(), value.into())).collect())
+    }
+
     /// A member's JSON; none for `null`, which vLLM takes for a member left out.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(known, _)| **known == *name)?;

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::{
-    artifact::{Answer, Artifact, ArtifactId, SampledSpan, State},
-    certificate::{Certificate, Claim, hash_from},
+    artifact::{Added, Answer, Artifact, ArtifactId, SampledSpan, State},
+    certificate::{Certificate, Claim},
     certification::ClassState,
     environment::{Environment, Fingerprint},
     history::{History, HistoryDigest},
     members::Members,
     outcome::{Outcome, Reason, Rung},
     planner::{Planner, parse_messages},
+    record,
 };
 use crate::{
     cancel::Cancel,
@@ -235,27 +236,21 @@ impl Plan {
     pub fn commit(&self, answer: Answer) -> Result<Artifact> {
         let dialect = self.environment.head.dialect();
         Message::parse_answer(&json::parse_str(&answer.message)?, dialect)?;
-        let parent = self.base.as_ref();
-        let appended = match parent {
-            Some(base) if Arc::ptr_eq(&base.history, &self.history) => 0,
-            _ => self.history.own_bytes(),
-        };
+        let added = self.added();
         let prompt = self.state.as_ref();
-        let bytes = appended
-            + prompt.map_or(0, |state| {
-                let tail = state.seam.as_ref().map_or(0, |seam| seam.tail.len());
-                state.prompt.unshared_bytes() + tail + size_of_val::<[SampledSpan]>(&state.spans)
-            })
+        let bytes = prompt.map_or(0, |state| {
+            let tail = state.seam.as_ref().map_or(0, |seam| seam.tail.len());
+            state.prompt.unshared_bytes() + tail + size_of_val::<[SampledSpan]>(&state.spans)
+        }) + if added.history { self.history.own_bytes() } else { 0 }
+            + if added.environment { self.environment.bytes() } else { 0 }
+            + if added.others { self.others.bytes() } else { 0 }
             + answer.message.len()
-            + self.others.bytes()
             + 4 * answer.sampled.as_ref().map_or(0, Vec::len)
-            + match parent {
-                Some(base) if Arc::ptr_eq(&base.environment, &self.environment) => 0,
-                _ => self.environment.bytes(),
-            }
             + size_of::<Artifact>();
-        Ok(Artifact {
-            id: self.artifact_id(&answer),
+        let mut artifact = Artifact {
+            id: ArtifactId::default(),
+            parent: self.base.as_ref().map(|base| base.id),
+            added,
             tenant: self.tenant.clone(),
             history: Arc::clone(&self.history),
             environment: Arc::clone(&self.environment),
@@ -265,32 +260,31 @@ impl Plan {
             state: self.state.clone(),
             answer,
             own_bytes: bytes,
-        })
+            bytes: bytes + self.base.as_ref().map_or(0, |base| base.bytes),
+        };
+        artifact.id = record::id_of(&artifact.encode()?);
+        Ok(artifact)
     }
 
-    fn artifact_id(&self, answer: &Answer) -> ArtifactId {
-        let mut hasher = blake3::Hasher::new_derive_key("promptseam prompt artifact v1");
-        let count = |hasher: &mut blake3::Hasher, count: usize| {
-            hasher.update(&(count as u64).to_le_bytes());
+    /// What this turn does not take over from the one it goes on from.
+    fn added(&self) -> Added {
+        let Some(base) = &self.base else {
+            return Added {
+                history: true,
+                environment: true,
+                others: true,
+                ids_from: 0,
+            };
         };
-        hasher.update(self.tenant.as_bytes());
-        hasher.update(&self.base.as_ref().map_or([0; 32], |base| base.id));
-        for (field, digest) in self.fingerprint.iter() {
-            hasher.update(field.name().as_bytes());
-            hasher.update(digest);
+        Added {
+            history: !Arc::ptr_eq(&base.history, &self.history),
+            environment: !Arc::ptr_eq(&base.environment, &self.environment),
+            others: base.others != self.others,
+            ids_from: match base.state {
+                Some(_) => self.prefix_length,
+                None => 0,
+            },
         }
-        hasher.update(self.history.digest());
-        count(&mut hasher, self.prefix_length);
-        if let Some(prompt) = self.prompt() {
-            count(&mut hasher, prompt.len());
-            hasher.update(&hash_from(prompt, self.prefix_length));
-        }
-        count(&mut hasher, answer.message.len());
-        hasher.update(answer.message.as_bytes());
-        for id in answer.sampled.iter().flatten() {
-            hasher.update(&id.to_le_bytes());
-        }
-        *hasher.finalize().as_bytes()
     }
 
     /// The environment fingerprint.

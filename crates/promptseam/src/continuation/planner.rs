@@ -64,6 +64,8 @@ pub struct PlanOptions<'a> {
     pub identity: &'a Identity,
     /// Who asks.
     pub tenant: &'a str,
+    /// The cache salt of a request that has none; empty for none.
+    pub salt: &'a str,
     /// Let the ids that the model sampled stand for its message.
     pub sampled: bool,
     /// Put reasoning that the client left out back inside a tool loop.
@@ -207,7 +209,7 @@ impl Planner {
             Some(base) if !options.follow_clock || same_date(base.now, options.now) => base.now,
             _ => options.now,
         };
-        let others = turn.others().clone();
+        let others = salted(turn.others().clone(), options.salt);
         let identity = options.identity.of(&others);
         let environment = self.environment_of(turn.fields(), &identity, base, options, now)?;
         let Some(environment) = environment else {
@@ -250,7 +252,7 @@ impl Planner {
             base.now
         };
         let fields = base.environment.fields.with(turn.fields());
-        let others = base.others.with(turn.others());
+        let others = salted(base.others.with(turn.others()), options.salt);
         let mut identity = options.identity.of(&others);
         if identity.lora.is_empty() {
             identity.lora.clone_from(&base.environment.identity.lora);
@@ -775,6 +777,18 @@ impl Planner {
         self.environment(fields, identity, now).map(Some)
     }
 
+    /// The environment of these members, read where it is not known.
+    pub(crate) fn known_or_read(
+        &self,
+        fields: &Members,
+        identity: &Identity,
+        now: Now,
+    ) -> Result<Arc<Environment>> {
+        let spelling = Environment::spelling(fields, identity);
+        let known = self.environments().get(&spelling).and_then(Weak::upgrade);
+        known.map_or_else(|| self.environment(fields, identity, now), Ok)
+    }
+
     fn environment(
         &self,
         fields: &Members,
@@ -834,6 +848,15 @@ fn choices(members: &Members) -> usize {
         Some(Json::Number(number)) => number.to_f64() as usize,
         _ => 1,
     }
+}
+
+/// The members with a cache salt, where they have none of their own.
+fn salted(members: Members, salt: &str) -> Members {
+    if salt.is_empty() || members.get("cache_salt").is_some() {
+        return members;
+    }
+    let salt = json::dumps(&Json::String(salt.into()), &json::Style::default());
+    members.with(&Members::new([("cache_salt", &*salt)].into_iter()))
 }
 
 #[cold]

@@ -1,9 +1,11 @@
 //! What of a history can decide how a template goes on with it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::template::{Found, Role, Shape};
 
 /// The message a history begins with, where that is an instruction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Head {
     #[default]
     None,
@@ -12,7 +14,7 @@ pub(crate) enum Head {
 }
 
 /// The traits of a history, taken message by message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Traits {
     pub(crate) head: Head,
     pub(crate) last: Option<Role>,

@@ -120,7 +120,8 @@ impl Model {
             let length = number("max_position_embeddings").or_else(of_tokenizer)?;
             usize::try_from(length).ok()
         });
-        static INSTANCES: AtomicU64 = AtomicU64::new(0);
+        // 0 is nobody.
+        static INSTANCES: AtomicU64 = AtomicU64::new(1);
         Ok(Self {
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             tokenizer,

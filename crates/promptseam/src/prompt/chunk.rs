@@ -21,7 +21,7 @@ pub(crate) const CHUNK: usize = 1024;
 const WORDS: usize = CHUNK / 64;
 
 /// A place in a prompt tied to the text that was encoded up to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BoundaryRow {
     /// Ids before the place.
     pub tokens: usize,

@@ -65,7 +65,7 @@ impl Prompt {
         Self::empty(None).extended(0, ids, &[], &[])
     }
 
-    fn empty(tokenizer: Option<[u8; 32]>) -> Self {
+    pub(crate) fn empty(tokenizer: Option<[u8; 32]>) -> Self {
         Self {
             chunks: Vec::new(),
             length: 0,
@@ -175,9 +175,14 @@ impl Prompt {
 
     /// All append boundaries, in order. O(length).
     pub fn boundaries(&self) -> Vec<usize> {
+        self.boundaries_from(0)
+    }
+
+    /// The append boundaries behind the first `start` ids, in order.
+    pub(crate) fn boundaries_from(&self, start: usize) -> Vec<usize> {
         let mut all = Vec::new();
         let mut at = self.boundary(self.length);
-        while at > 0 {
+        while at > start {
             all.push(at);
             at = self.boundary(at - 1);
         }
@@ -187,10 +192,18 @@ impl Prompt {
 
     /// The boundary rows, in order. O(length / 256).
     pub fn rows(&self) -> Vec<BoundaryRow> {
+        self.rows_from(0)
+    }
+
+    /// The boundary rows behind the first `start` ids, in order.
+    pub(crate) fn rows_from(&self, start: usize) -> Vec<BoundaryRow> {
         let mut rows = Vec::new();
-        for (index, chunk) in self.chunks.iter().enumerate() {
+        for (index, chunk) in self.chunks.iter().enumerate().skip(start / CHUNK) {
             let to = (index * CHUNK + CHUNK).min(self.length);
-            chunk.read(|run| rows.extend_from_slice(run.rows_to(to)));
+            chunk.read(|run| {
+                let behind = run.rows_to(to).iter().filter(|row| row.tokens > start);
+                rows.extend(behind.copied());
+            });
         }
         rows
     }
@@ -247,7 +260,7 @@ impl Prompt {
     /// `boundaries` and the rows' `tokens` count from the whole prompt's start,
     /// in order and after `keep`. O(new ids + length / 1,024), and up to 1,024
     /// more when another prompt already went on from here.
-    fn extended(
+    pub(crate) fn extended(
         &self,
         keep: usize,
         ids: &[u32],

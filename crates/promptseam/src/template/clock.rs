@@ -74,6 +74,11 @@ impl Now {
         }
     }
 
+    /// Milliseconds since 1970 began by this clock.
+    pub(crate) fn millis(&self) -> i64 {
+        self.seconds * 1000 + i64::from(self.millisecond)
+    }
+
     /// Sunday is 0.
     fn weekday(&self) -> i64 {
         (self.days + 4).rem_euclid(7)

@@ -57,7 +57,7 @@ pub(crate) enum Place {
 }
 
 /// Which literals were found, and where.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Found(u64);
 
 impl Found {

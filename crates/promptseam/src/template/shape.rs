@@ -5,7 +5,7 @@ use super::{Data, Dialect, Found, Literals, Map, Message, invalid, message::Temp
 use crate::{error::Result, json::Json};
 
 /// Who a message is from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Role {
     System,
     Developer,

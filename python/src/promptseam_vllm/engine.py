@@ -33,6 +33,8 @@ class VllmApi:
     """Pydantic model of a body of /inference/v1/generate."""
     error_response: type
     """What a serving object gives instead of an answer."""
+    client_error: type[Exception]
+    """What vLLM raises for a request that is wrong."""
     guard: Callable[[Turn], Turn]
     """Cancels the turn when its client goes away, and counts it in the server's load."""
     keep_alive: Callable[[AsyncGenerator[str, None], float], AsyncGenerator[str, None]]
@@ -46,19 +48,28 @@ def load() -> VllmApi:
     from vllm.entrypoints.serve.engine.protocol import ErrorResponse  # noqa: PLC0415
     from vllm.entrypoints.serve.utils.api_utils import load_aware_call, with_cancellation  # noqa: PLC0415
     from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive  # noqa: PLC0415
+    from vllm.exceptions import VLLMClientError  # noqa: PLC0415
 
     def guard(turn: Turn) -> Turn:
         guarded: Turn = with_cancellation(load_aware_call(turn))
         return guarded
 
-    return VllmApi(ChatCompletionRequest, GenerateRequest, ErrorResponse, guard, with_sse_keep_alive)
+    return VllmApi(
+        chat_request=ChatCompletionRequest,
+        generate_request=GenerateRequest,
+        error_response=ErrorResponse,
+        client_error=VLLMClientError,
+        guard=guard,
+        keep_alive=with_sse_keep_alive,
+    )
 
 
 class Server:
     """The running server, as its application state shows it; cheap to make, one per request."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, api: VllmApi, state: State) -> None:
         """`state` is the FastAPI application's."""
+        self._api = api
         self._state = state
         self._models = state.openai_serving_models
 
@@ -81,7 +92,7 @@ class Server:
         """Tell whether the id is in the vocabulary, by vLLM's own check."""
         try:
             self._models.renderer.validate_token_ids([token_id])
-        except ValueError:
+        except self._api.client_error:
             return False
         return True
 

@@ -41,9 +41,7 @@ class BodyTooLargeError(PromptHandleError):
 
     def __init__(self, max_bytes: int) -> None:
         """`max_bytes` is what it takes."""
-        super().__init__(
-            f"The request body is larger than {max_bytes} bytes.", kind="PayloadTooLargeError", code=413
-        )
+        super().__init__(f"The request body is larger than {max_bytes} bytes.", kind="PayloadTooLargeError", code=413)
 
 
 class PromptTooLargeError(PromptHandleError):

@@ -16,9 +16,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         """Register them; a registry takes them once."""
-        self._handles = Gauge(
-            "promptseam_handles", "Prompts that are kept.", registry=registry, multiprocess_mode="livesum"
-        )
+        self._handles = Gauge("promptseam_handles", "Prompts that are kept.", registry=registry, multiprocess_mode="livesum")
         self._bytes = Gauge(
             "promptseam_handle_bytes", "Bytes that kept prompts take.", registry=registry, multiprocess_mode="livesum"
         )

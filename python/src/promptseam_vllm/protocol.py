@@ -128,9 +128,7 @@ def parse_ids(value: object, param: str) -> bytes:
 def parse_binary_ids(body: bytes) -> bytes:
     """Check a body of little-endian 32-bit token ids."""
     if not body or len(body) % BYTES_PER_TOKEN:
-        raise InvalidRequestError(
-            f"The body must hold at least one token id, of {BYTES_PER_TOKEN} bytes each.", "token_ids"
-        )
+        raise InvalidRequestError(f"The body must hold at least one token id, of {BYTES_PER_TOKEN} bytes each.", "token_ids")
     return body
 
 
@@ -147,9 +145,7 @@ def to_list(ids: bytes) -> list[int]:
 
 def _members(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InvalidRequestError(
-            "prompt_cache_ref must be an object of id, token_count and token_hash.", "prompt_cache_ref"
-        )
+        raise InvalidRequestError("prompt_cache_ref must be an object of id, token_count and token_hash.", "prompt_cache_ref")
     return value
 
 
@@ -162,9 +158,7 @@ def _id(members: dict[str, Any]) -> str:
 
 def _count(value: object) -> int:
     if type(value) is not int or value < 1:
-        raise InvalidRequestError(
-            "prompt_cache_ref.token_count must be a positive integer.", "prompt_cache_ref.token_count"
-        )
+        raise InvalidRequestError("prompt_cache_ref.token_count must be a positive integer.", "prompt_cache_ref.token_count")
     return value
 
 

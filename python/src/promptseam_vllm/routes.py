@@ -19,6 +19,7 @@ from promptseam_vllm.errors import (
     PromptHandleMissError,
     PromptTooLargeError,
 )
+from promptseam_vllm.segments import BYTES_PER_TOKEN
 from promptseam_vllm.store import Owner
 from promptseam_vllm.turn import Turn, check_ids, read_prefix, reference
 
@@ -65,7 +66,7 @@ class Routes:
 
     async def capabilities(self, request: Request) -> Response:
         """Tell what this server takes."""
-        server = Server(request.app.state)
+        server = self._server(request)
         return JSONResponse(
             {
                 "promptseam": protocol.PROTOCOL_VERSION,
@@ -98,7 +99,7 @@ class Routes:
 
     async def register(self, request: Request) -> Response:
         """Keep a prompt that is sent now, for requests to come."""
-        server = Server(request.app.state)
+        server = self._server(request)
         if protocol.content_type(request) == "application/octet-stream":
             ids = protocol.parse_binary_ids(await protocol.read_body(request, self._settings.max_body_bytes))
             model = protocol.optional_name(request.headers.get(protocol.MODEL_HEADER), protocol.MODEL_HEADER)
@@ -109,45 +110,41 @@ class Routes:
             model, salt = _binding(body)
         check_ids(server, ids, before=0, param="token_ids")
         owner = Owner(protocol.tenant_of(request), server.model(model), salt)
-        handle = self._store.put(
-            owner, self._store.new_id(), base=None, prefix=b"", own=ids, token_hash=blake3(ids).hexdigest()
-        )
+        handle = self._store.put(owner, self._store.new_id(), base=None, prefix=b"", own=ids, token_hash=blake3(ids).hexdigest())
         if handle is None:
             raise PromptTooLargeError(self._store.tenant_max_bytes)
         return _ref_answer(handle)
 
     async def lookup(self, request: Request) -> Response:
         """Tell what is kept for a reference, or for an id alone."""
-        handle, ref = await self._named(request)
+        body = await self._json(request)
+        handle_id, ref = protocol.parse_handle(body.get("prompt_cache_ref"))
+        handle = self._store.find(self._owner(request, *_binding(body)), handle_id)
         if ref is not None:
-            self._prefix_or_miss(handle, ref)
+            read_prefix(handle, ref)
         return _ref_answer(handle)
 
     async def drop(self, request: Request) -> Response:
         """Forget a kept prompt."""
         body = await self._json(request)
-        owner = self._owner(request, *_binding(body))
         handle_id, _ = protocol.parse_handle(body.get("prompt_cache_ref"))
-        self._store.drop(owner, handle_id)
+        self._store.drop(self._owner(request, *_binding(body)), handle_id)
         return JSONResponse({"dropped": True})
-
-    async def _named(self, request: Request) -> tuple[Handle, PromptRef | None]:
-        body = await self._json(request)
-        owner = self._owner(request, *_binding(body))
-        handle_id, ref = protocol.parse_handle(body.get("prompt_cache_ref"))
-        return self._store.find(owner, handle_id), ref
 
     async def _chat(self, body: dict[str, Any], request: Request) -> Response:
         ref, appended = _split(body)
         chat = _validated(self._api.chat_request, body)
         if chat.use_beam_search:
             raise InvalidRequestError("Beam search does not go with prompt handles.", "use_beam_search")
+        if "prompt_token_ids" in (chat.kv_transfer_params or {}):
+            raise InvalidRequestError("The prompt is given twice.", "kv_transfer_params.prompt_token_ids")
         turn = self._turn(request, chat, ref, appended)
-        # vLLM reads this member anew for each event, and gives the whole prompt with those that only name the role, one per choice.
+        # vLLM reads this member anew for each event; the first ones, which name the role and come once per choice, would hold the
+        # whole prompt.
         wanted = chat.return_token_ids
         if chat.stream:
             chat.return_token_ids = None
-        answer = await Server(request.app.state).chat(chat, request, turn.sampled)
+        answer = await self._server(request).chat(chat, request, turn.sampled)
 
         def with_ids() -> None:
             chat.return_token_ids = wanted
@@ -164,19 +161,19 @@ class Routes:
         # It asks for the prompt only: sampled ids come anyway.
         generate.return_token_ids = None
         turn = self._turn(request, generate, ref, appended)
-        answer = await Server(request.app.state).generate(generate, request, turn.sampled)
+        answer = await self._server(request).generate(generate, request, turn.sampled)
         return self._answer(request, turn, answer)
 
     def _turn(self, request: Request, checked: Any, ref: PromptRef | None, appended: bytes) -> Turn:  # noqa: ANN401
         """Build the prompt; everything that can be wrong with it is known after this, and the engine has not been asked."""
         owner = self._owner(request, checked.model, checked.cache_salt)
         handle = self._store.find(owner, ref.id) if ref is not None else None
+        before = ref.token_count if ref is not None else 0
+        check_ids(self._server(request), appended, before=before, param="append_token_ids")
         turn = Turn(self._store, owner, handle, ref, appended)
-        before = turn.reused_tokens * protocol.BYTES_PER_TOKEN
-        check_ids(Server(request.app.state), appended, before=before, param="append_token_ids")
         if handle is not None:
             self._metrics.hit()
-        self._metrics.prompted(reused=turn.reused_tokens, appended=len(appended) // protocol.BYTES_PER_TOKEN)
+        self._metrics.prompted(reused=before, appended=len(appended) // BYTES_PER_TOKEN)
         return turn
 
     def _answer(
@@ -196,20 +193,18 @@ class Routes:
             answer.prompt_token_ids = None
             return JSONResponse({**answer.model_dump(), "prompt_cache_ref": turn.keep()}, headers=headers)
         events = turn.stream(answer, after=events_before, then=then)
-        interval = Server(request.app.state).keep_alive_seconds()
-        return StreamingResponse(
-            self._api.keep_alive(events, interval), media_type="text/event-stream", headers=headers
-        )
+        interval = self._server(request).keep_alive_seconds()
+        return StreamingResponse(self._api.keep_alive(events, interval), media_type="text/event-stream", headers=headers)
+
+    def _server(self, request: Request) -> Server:
+        return Server(self._api, request.app.state)
 
     def _owner(self, request: Request, model: str | None, salt: str | None) -> Owner:
         return Owner(
             protocol.tenant_of(request),
-            Server(request.app.state).model(protocol.optional_name(model, "model")),
+            self._server(request).model(protocol.optional_name(model, "model")),
             protocol.optional_name(salt, "cache_salt"),
         )
-
-    def _prefix_or_miss(self, handle: Handle, ref: PromptRef) -> None:
-        read_prefix(handle, ref)
 
     async def _json(self, request: Request) -> dict[str, Any]:
         if protocol.content_type(request) != "application/json":

@@ -25,16 +25,20 @@ class Segment:
 
     def __init__(self, parent: Segment | None, kept: int, own: bytes) -> None:
         """`parent` is None exactly where `kept` is 0."""
-        self.parent = parent
+        self.parent: Segment | None = parent
         self.kept = kept
         self.own = own
-        self.length = kept + len(own)
+        self.length: int = kept + len(own)
         """Bytes of the whole prompt."""
-        self.held = len(own) + (parent.held if parent else 0)
+        self.held: int = len(own) + (parent.held if parent else 0)
         """Bytes of ids that the whole chain keeps in memory: at least `length`."""
-        self.depth = parent.depth + 1 if parent else 1
+        self.depth: int = parent.depth + 1 if parent else 1
         self.users = 0
         """Handles and segments that are built on this one; at zero it is no longer accounted for."""
+
+    def memory(self) -> int:
+        """Bytes that the whole chain takes."""
+        return self.held + self.depth * SEGMENT_OVERHEAD
 
     def read(self, length: int) -> bytes:
         """Give the first `length` bytes of the prompt. O(length)."""

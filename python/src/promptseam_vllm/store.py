@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from promptseam_vllm.errors import PromptHandleMissError
-from promptseam_vllm.segments import BYTES_PER_TOKEN, SEGMENT_OVERHEAD, Segment, acquire, extend, release
+from promptseam_vllm.segments import BYTES_PER_TOKEN, Segment, acquire, extend, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,10 +135,13 @@ class HandleStore:
 
         Gives None, and keeps nothing, where the prompt alone is more than a tenant may keep.
         """
-        segment = extend(base, prefix, own)
         overhead = _overhead(owner)
-        if overhead + segment.held + segment.depth * SEGMENT_OVERHEAD > self.tenant_max_bytes:
-            return None
+        segment = extend(base, prefix, own)
+        if overhead + segment.memory() > self.tenant_max_bytes:
+            # A chain keeps more than its prompt: near the limit only a copy may fit.
+            segment = extend(None, b"", prefix + own)
+            if overhead + segment.memory() > self.tenant_max_bytes:
+                return None
         self.expire()
         key = _Key(owner, handle_id)
         handle = Handle(handle_id, segment, token_hash)

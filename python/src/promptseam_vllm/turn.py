@@ -39,8 +39,8 @@ def read_prefix(handle: Handle, ref: PromptRef) -> tuple[bytes, blake3]:
 
 
 def check_ids(server: Server, ids: bytes, *, before: int, param: str) -> None:
-    """Check that ids are in the vocabulary, and with `before` bytes of a prefix within the model's context."""
-    count = (before + len(ids)) // BYTES_PER_TOKEN
+    """Check that ids are in the vocabulary, and with the `before` ids that they follow within the model's context."""
+    count = before + len(ids) // BYTES_PER_TOKEN
     if count > server.max_tokens:
         raise InvalidRequestError(
             f"The prompt has {count} tokens; this model's maximum context length is {server.max_tokens} tokens.", param
@@ -60,15 +60,12 @@ class Turn:
         self.id = store.new_id()
         self._store = store
         self._owner = owner
-        self._base = handle.segment if handle is not None else None
-        self._prefix, self._hasher = read_prefix(handle, ref) if handle is not None and ref is not None else (b"", blake3())
+        self._base, self._prefix, self._hasher = None, b"", blake3()
+        if handle is not None and ref is not None:
+            self._base = handle.segment
+            self._prefix, self._hasher = read_prefix(handle, ref)
         self._appended = appended
         self.sampled = Sampled(to_list(self._prefix + appended))
-
-    @property
-    def reused_tokens(self) -> int:
-        """How many tokens come from the handle."""
-        return len(self._prefix) // BYTES_PER_TOKEN
 
     def keep(self) -> dict[str, Any] | None:
         """Keep prompt and sampled ids; gives the next reference, or None where nothing whole could be kept."""

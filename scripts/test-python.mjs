@@ -42,7 +42,9 @@ async function environment(name, packages, sitePackages) {
   const folder = join(ROOT, "target", name);
   const python = join(folder, "bin/python");
   const stamp = join(folder, "packages");
-  const wanted = createHash("sha256").update(JSON.stringify([packages, sitePackages])).digest("hex");
+  const wanted = createHash("sha256")
+    .update(JSON.stringify([packages, sitePackages]))
+    .digest("hex");
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return python;
   process.stderr.write("promptseam: Python test environment (under a minute) ...\n");
   const enough = `import sys; sys.exit(sys.version_info < (${MINIMUM_PYTHON.replace(".", ", ")}))`;
@@ -52,7 +54,9 @@ async function environment(name, packages, sitePackages) {
   await must("python3", ["-m", "venv", "--clear", folder]);
   await must(python, ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", ...packages]);
   if (sitePackages !== undefined) {
-    const { output } = await execute(python, ["-c", "import site; print(site.getsitepackages()[0])"], { show: false });
+    const { output } = await execute(python, ["-c", "import site; print(site.getsitepackages()[0])"], {
+      show: false,
+    });
     writeFileSync(join(output.trim(), "vllm.pth"), sitePackages);
   }
   writeFileSync(stamp, wanted);

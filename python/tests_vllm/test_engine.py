@@ -7,6 +7,7 @@ import os
 import time
 from array import array
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -162,7 +163,9 @@ def test_an_agent_session_by_handle(server, stream):
                 "role": "assistant",
                 "content": "",
                 "reasoning": thought,
-                "tool_calls": [{"id": f"call_{turn}", "type": "function", "function": {"name": "read_file", "arguments": arguments}}],
+                "tool_calls": [
+                    {"id": f"call_{turn}", "type": "function", "function": {"name": "read_file", "arguments": arguments}}
+                ],
             },
             {"role": "tool", "tool_call_id": f"call_{turn}", "content": f"This is file {turn}."},
         ]
@@ -276,7 +279,9 @@ def test_wrong_requests_are_typed(server):
         server.chat(None, [1], [], tool_choice={"type": "function", "function": {"name": "other"}}),
         server.chat(None, [1] * 200_000, []),
         server.chat(None, [1], [], cache_salt=""),
-        server.chat(None, [1], [], messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]),
+        server.chat(
+            None, [1], [], messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
+        ),
         server.chat({"id": "x"}, [1], []),
         server.http.post(f"{ROOT}/register", content=b"\1\2\3", headers={"content-type": "application/octet-stream"}),
         server.http.post(f"{ROOT}/chat", content=b"{", headers={"content-type": "application/json"}),
@@ -293,7 +298,9 @@ def test_a_client_that_leaves_aborts_the_engine(server):
     for stream in (True, False):
         body = chat_body(ref, [4], [220] * 50_000, max_tokens=50_000, stream=stream)
         try:
-            with server.http.stream("POST", f"{ROOT}/chat", json=body, headers={"x-promptseam-tenant": "leaving"}, timeout=3) as answer:
+            with server.http.stream(
+                "POST", f"{ROOT}/chat", json=body, headers={"x-promptseam-tenant": "leaving"}, timeout=3
+            ) as answer:
                 next(answer.iter_lines())
                 running = server.metric("vllm:num_requests_running", engine="0", model_name="qwen3")
         except httpx.ReadTimeout:
@@ -314,7 +321,12 @@ def test_register_lookup_drop_and_stats(server):
     ref = server.http.post(f"{ROOT}/register", content=array("I", ids).tobytes(), headers=headers).json()["prompt_cache_ref"]
     assert ref == ref_to(ref, ids)
     mine = {"x-promptseam-tenant": "r"}
-    assert server.post(f"{ROOT}/lookup", {"model": "qwen3", "prompt_cache_ref": {"id": ref["id"]}}, **mine).json()["prompt_cache_ref"] == ref
+    assert (
+        server.post(f"{ROOT}/lookup", {"model": "qwen3", "prompt_cache_ref": {"id": ref["id"]}}, **mine).json()[
+            "prompt_cache_ref"
+        ]
+        == ref
+    )
     stats = server.http.get(f"{ROOT}/stats", headers=mine).json()
     assert stats["handles"] == 1
     assert 120_000 < stats["bytes"] < 122_000
@@ -332,20 +344,17 @@ def test_metrics_are_among_the_servers(server):
 def test_a_reference_is_left_for_the_next_server(server):
     """Read by the tests on the second server."""
     ref = server.chat(None, [1, 2, 3], [220, 151645]).json()["prompt_cache_ref"]
-    os.environ["PROMPTSEAM_VLLM_OLD_REF"] = json.dumps(ref)
-    if path := os.environ.get("PROMPTSEAM_VLLM_REF_FILE"):
-        with open(path, "w") as file:
-            json.dump(ref, file)
+    Path(os.environ["PROMPTSEAM_VLLM_REF_FILE"]).write_text(json.dumps(ref))
+
+
+@pytest.fixture(scope="module")
+def second(second_url):
+    return Server(second_url, key="secret")
 
 
 class TestSecondServer:
-    @pytest.fixture(scope="class")
-    def second(self, second_url):
-        return Server(second_url, key="secret")
-
     def test_after_a_restart_every_reference_misses(self, second):
-        with open(os.environ["PROMPTSEAM_VLLM_REF_FILE"]) as file:
-            ref = json.load(file)
+        ref = json.loads(Path(os.environ["PROMPTSEAM_VLLM_REF_FILE"]).read_text())
         answer = second.chat(ref, [4], [])
         assert (answer.status_code, answer.json()) == (404, {"error": MISS})
 

@@ -35,7 +35,6 @@ def test_the_plugin_is_found_by_its_entry_point_and_fits_the_protocol():
 
     (found,) = [point for point in entry_points(group=ENDPOINT_PLUGINS_GROUP) if point.name == "promptseam"]
     assert found.load() is PromptHandlePlugin
-    assert issubclass(PromptHandlePlugin, object)
     for member in ("attach_router", "init_state"):
         ours, theirs = getattr(PromptHandlePlugin, member), getattr(EndpointPlugin, member)
         assert parameters(ours) == parameters(theirs)

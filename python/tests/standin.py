@@ -53,6 +53,7 @@ class ChatCompletionRequest(BaseModel):
     max_tokens: int | None = None
     echo: bool = False
     use_beam_search: bool = False
+    truncate_prompt_tokens: int | None = None
     cache_salt: str | None = None
     return_token_ids: bool | None = None
     kv_transfer_params: dict[str, Any] | None = None

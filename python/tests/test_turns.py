@@ -329,7 +329,13 @@ class TestWrongRequests:
         assert surface(None, [1], "", tenant="t" * 2000).status_code == 400
 
     @pytest.mark.parametrize(
-        "members", [{"use_beam_search": True}, {"echo": True}, {"kv_transfer_params": {"prompt_token_ids": [1]}}]
+        "members",
+        [
+            {"use_beam_search": True},
+            {"echo": True},
+            {"truncate_prompt_tokens": 5},
+            {"kv_transfer_params": {"prompt_token_ids": [1]}},
+        ],
     )
     def test_chat_requests_that_need_another_prompt_than_ids(self, client, members):
         assert client.chat(None, [1], "", **members).status_code == 400

@@ -142,7 +142,7 @@ class _WatchedEngine:
         ids = prompt.get("prompt_token_ids") if isinstance(prompt, dict) else None
         if ids is not self._sampled.prompt and ids != self._sampled.prompt:
             raise InvalidRequestError(
-                "This request can't be run on token ids: it asks for media, echo, truncation or another use of its messages."
+                "This request can't be run on token ids: it asks for media, echo or another use of its messages."
             )
         delta = sampling_params.output_kind.name == "DELTA"
         return self._watch(self._engine.generate(prompt, sampling_params, *args, **kwargs), delta=delta)

@@ -136,6 +136,9 @@ class Routes:
         chat = _validated(self._api.chat_request, body)
         if chat.use_beam_search:
             raise InvalidRequestError("Beam search does not go with prompt handles.", "use_beam_search")
+        if chat.truncate_prompt_tokens is not None:
+            # vLLM would not truncate given ids, but count as if it had.
+            raise InvalidRequestError("Truncation does not go with prompt handles.", "truncate_prompt_tokens")
         if "prompt_token_ids" in (chat.kv_transfer_params or {}):
             raise InvalidRequestError("The prompt is given twice.", "kv_transfer_params.prompt_token_ids")
         turn = self._turn(request, chat, ref, appended)

@@ -16,7 +16,7 @@ import type {
 } from "../store.ts";
 import { isPassing, storeError } from "./failure.ts";
 import { migrate } from "./migrate.ts";
-import { ignored, type PostgresPool, type Row, rowsOf } from "./pool.ts";
+import { guard, type PostgresPool, type Row, rowsOf } from "./pool.ts";
 
 /** Options of {@link PostgresStore}. */
 export interface PostgresStoreOptions {
@@ -50,6 +50,7 @@ const SWEPT_AT_ONCE = 500;
  * ```
  */
 export class PostgresStore implements Store {
+  readonly holdsArtifacts = false;
   readonly #pool: PostgresPool;
   readonly #schema: string;
   readonly #vault: NativeVault | undefined;
@@ -75,8 +76,7 @@ export class PostgresStore implements Store {
       throw new PromptseamError("PS_INVALID_ARGUMENT", "maxBytes must be a count of bytes.");
     this.#maxBytes = maxBytes;
     this.#vault = key && take(native.NativeVault.of(asBuffer(key)));
-    this.#pool = pool;
-    pool.on("error", ignored);
+    this.#pool = guard(pool);
   }
 
   /**
@@ -201,7 +201,6 @@ export class PostgresStore implements Store {
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.allSettled(this.#underWay);
-    this.#pool.off("error", ignored);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -9,8 +9,8 @@ function required(name: string): string {
 }
 
 export const FAMILY = required("PROMPTSEAM_VLLM_FAMILY");
+export const MODEL_FOLDER = required("PROMPTSEAM_VLLM_MODEL");
 export const BASE_URL = required("PROMPTSEAM_VLLM_URL");
-const MODEL_FOLDER = required("PROMPTSEAM_VLLM_MODEL");
 
 export function loadModel(): Promise<Model> {
   // Templates' own limits stay out of it: the server's is what counts.

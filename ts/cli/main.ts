@@ -3,14 +3,16 @@
 import { readFileSync } from "node:fs";
 import { PromptseamError } from "../errors.ts";
 import { demo } from "./demo.ts";
+import { store } from "./store.ts";
 import { UsageError } from "./usage.ts";
 
-const COMMANDS: Readonly<Record<string, (args: readonly string[]) => Promise<number>>> = { demo };
+const COMMANDS: Readonly<Record<string, (args: readonly string[]) => Promise<number>>> = { demo, store };
 
 const HELP = `Usage: promptseam <command> [options]
 
 Commands:
   demo     play an agent session and show what each turn costs, beside the same session sent as plain messages
+  store    look into a store of conversations, check it, and keep it small
 
 Options:
   --help      show this, or with a command its options

@@ -53,12 +53,18 @@ export class Records {
   readonly #restore: Restore;
   readonly #cache: ArtifactCache | undefined;
   readonly #salts = new Map<string, string>();
+  #refused = 0;
 
   constructor(store: Store, timeoutMs: number, cacheBytes: number, restore: Restore) {
     this.#store = store;
     this.#timeoutMs = timeoutMs;
     this.#restore = restore;
     this.#cache = store.holdsArtifacts ? undefined : new ArtifactCache(cacheBytes);
+  }
+
+  /** Records that could not be used. */
+  get refused(): number {
+    return this.#refused;
   }
 
   load(tenant: string, conversation: string): MaybePromise<Asked<Standing | undefined>> {
@@ -127,6 +133,7 @@ export class Records {
         return { artifact, expires };
       },
       (cause: unknown) => {
+        this.#refused++;
         trouble(operation, started, cause);
         return undefined;
       },

@@ -128,7 +128,7 @@ export class Seam {
 
   /** What the turns of this Seam came to. */
   stats(): SeamStats {
-    return this.#tally.stats();
+    return { ...this.#tally.stats(), refusedRecords: this.#records.refused };
   }
 
   /** Who only watches changes no request, and who renders at the server has nothing of his own there. */

@@ -13,6 +13,8 @@ export interface SeamStats {
   readonly shadowMismatches: number;
   /** Certificates that did not hold right before sending. */
   readonly refusedCertificates: number;
+  /** Records from the store that were damaged, of another version, or not to be decrypted. */
+  readonly refusedRecords: number;
   /** In `observe` mode: plans compared with the server's rendering, and how many differed. */
   readonly observed: number;
   readonly observedMismatches: number;
@@ -23,7 +25,7 @@ export interface SeamStats {
   readonly abandoned: number;
 }
 
-type Counter = Exclude<keyof SeamStats, "outcomes" | "drift">;
+type Counter = Exclude<keyof SeamStats, "outcomes" | "drift" | "refusedRecords">;
 
 /** Counts turns. */
 export class Tally {

@@ -338,10 +338,25 @@ impl SqliteStore {
         };
         self.hits += 1;
         // Nothing is lost if another process is just writing.
-        let _ = self.connection.execute(
-            "UPDATE families SET used = ?2 WHERE id = ?1 AND used < ?2 - ?3",
-            params![family, now, TOUCH_MS],
-        );
+        let _ = self.touch(family, now);
+    }
+
+    /// Writes down that a family is used, unless that was done just before.
+    fn touch(&self, family: i64, now: i64) -> rusqlite::Result<()> {
+        let used: i64 = self
+            .connection
+            .prepare_cached("SELECT used FROM families WHERE id = ?1")?
+            .query_row([family], |row| row.get(0))?;
+        if used >= now.saturating_sub(TOUCH_MS) {
+            return Ok(());
+        }
+        self.connection.busy_timeout(Duration::ZERO)?;
+        let touched = self
+            .connection
+            .prepare_cached("UPDATE families SET used = max(used, ?2) WHERE id = ?1")
+            .and_then(|mut touch| touch.execute(params![family, now]));
+        self.connection.busy_timeout(BUSY)?;
+        touched.map(drop)
     }
 
     /// Records a turn; tells whether it moved its conversation. All of it or

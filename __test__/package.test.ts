@@ -23,6 +23,7 @@ test("the public exports are these", () => {
       "Prompt",
       "PromptseamError",
       "Seam",
+      "SqliteStore",
       "VllmClient",
       "publish",
     ].sort(),

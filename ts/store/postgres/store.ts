@@ -1,6 +1,7 @@
 /** The store in PostgreSQL: what many machines share. */
 
 import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import { PromptseamError } from "../../errors.ts";
 import { asBuffer, type NativeVault, native, take } from "../../native.ts";
 import { checkDigests, checkIds, listLimit } from "../limits.ts";
@@ -36,6 +37,8 @@ export interface PostgresStoreOptions {
 
 /** What was there is looked through at most so often by each store, in milliseconds. */
 const SWEEP_MS = 60_000;
+/** Before a statement is tried again, in milliseconds. */
+const PAUSE_MS = 20;
 /** Families that one transaction removes. */
 const SWEPT_AT_ONCE = 500;
 
@@ -274,6 +277,8 @@ export class PostgresStore implements Store {
       return await rowsOf(this.#pool, statement, values);
     } catch (error) {
       if (!again || !isPassing(error)) throw error;
+      // Where one connection broke, so did others: the pool is given time to see it.
+      await sleep(PAUSE_MS);
       return rowsOf(this.#pool, statement, values);
     }
   }

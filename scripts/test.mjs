@@ -1,9 +1,10 @@
-// `npm test`: builds what is missing, runs the Rust and the TypeScript tests and the fuzzers' short runs,
+// `npm test`: builds what is missing, runs the Rust, the TypeScript and the Python tests and the fuzzers' short runs,
 // and ends with one line that counts all of them.
 
 import { spawn } from "node:child_process";
 import { counted, printTotal, run, vitest } from "./results.mjs";
 import { ROOT, setup } from "./setup.mjs";
+import { pythonTests } from "./test-python.mjs";
 
 /** Runs a command, showing its output as it comes; gives the exit code and standard output. */
 function execute(command, args) {
@@ -37,6 +38,6 @@ async function fuzz() {
 run(async () => {
   await setup();
   const results = [];
-  for (const suite of [rust, () => vitest([]), fuzz]) results.push(await suite());
+  for (const suite of [rust, () => vitest([]), pythonTests, fuzz]) results.push(await suite());
   return printTotal(results);
 });

@@ -1,3 +1,5 @@
+export const VLLM_HOME: string;
+
 export function modelFolder(family: string): string;
 
 export function startVllm(

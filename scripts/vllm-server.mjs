@@ -8,16 +8,17 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ROOT, SetupError } from "./setup.mjs";
 
-const HOME = process.env.VLLM_HOME ?? join(homedir(), ".cache/promptseam-vllm");
+/** Where scripts/vllm installs it. */
+export const VLLM_HOME = process.env.VLLM_HOME ?? join(homedir(), ".cache/promptseam-vllm");
 const LOGS = join(ROOT, "target/vllm");
 const START_SECONDS = 600;
 
 /** Where a family's tokenizer, template and configuration are. */
 export function modelFolder(family) {
-  const folder = join(HOME, "models", family);
-  if (!existsSync(join(HOME, ".venv/bin/vllm")) || !existsSync(folder)) {
+  const folder = join(VLLM_HOME, "models", family);
+  if (!existsSync(join(VLLM_HOME, ".venv/bin/vllm")) || !existsSync(folder)) {
     throw new SetupError(
-      `There is no vLLM with a model ${family} in ${HOME}. Run scripts/vllm/install.sh and scripts/vllm/models.sh (6 GB, ten minutes).`,
+      `There is no vLLM with a model ${family} in ${VLLM_HOME}. Run scripts/vllm/install.sh and scripts/vllm/models.sh (6 GB, ten minutes).`,
     );
   }
   return folder;

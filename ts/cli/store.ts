@@ -188,7 +188,6 @@ async function withPool(url: string, work: (pool: Pool) => Promise<Said>): Promi
 }
 
 interface Pool extends PostgresPool {
-  on(event: "error", listener: () => void): unknown;
   end(): Promise<void>;
 }
 

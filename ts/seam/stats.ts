@@ -53,7 +53,7 @@ export class Tally {
     this.#counts[counter]++;
   }
 
-  stats(): SeamStats {
+  stats(): Omit<SeamStats, "refusedRecords"> {
     return { outcomes: { ...this.#outcomes }, drift: { ...this.#drift }, ...this.#counts };
   }
 }

@@ -4,12 +4,13 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { type Database, startDatabase } from "../../scripts/postgres.mjs";
 import { type Artifact, type Commit, type Model, Seam } from "../../ts/index.ts";
 import { PostgresStore } from "../../ts/store/postgres/index.ts";
 import { Artifacts } from "../../ts/testing/artifacts.ts";
 import { tinyModel } from "../../ts/testing/tiny-model.ts";
 import { assistant, BARE, called, NOW, result, user } from "../seam/support.ts";
-import { type Database, poolOf, startDatabase } from "./database.ts";
+import { poolOf } from "./pool.ts";
 
 const DIGEST = "0".repeat(64);
 
@@ -329,7 +330,8 @@ describe("broken connections", () => {
     await holder.query(`begin; select from "${schema}".conversations for update`);
     const committing = store.commit(turnOf(second, { version: 1 }));
     const waiting = `select pid from pg_stat_activity where wait_event_type = 'Lock' and query like '%"${schema}".commit%'`;
-    const waiters = () => expect.poll(async () => (await pool.query(waiting)).rows.length, { timeout: 10_000 });
+    const waiters = () =>
+      expect.poll(async () => (await pool.query(waiting)).rows.length, { timeout: 10_000 });
     await waiters().toBe(1);
     await pool.query(`select pg_terminate_backend(pid) from (${waiting}) as stuck`);
     await waiters().toBe(1);

@@ -329,7 +329,8 @@ describe("broken connections", () => {
     await holder.query(`begin; select from "${schema}".conversations for update`);
     const committing = store.commit(turnOf(second, { version: 1 }));
     const waiting = `select pid from pg_stat_activity where wait_event_type = 'Lock' and query like '%"${schema}".commit%'`;
-    const waiters = () => expect.poll(async () => (await pool.query(waiting)).rows.length, { timeout: 10_000 });
+    const waiters = () =>
+      expect.poll(async () => (await pool.query(waiting)).rows.length, { timeout: 10_000 });
     await waiters().toBe(1);
     await pool.query(`select pg_terminate_backend(pid) from (${waiting}) as stuck`);
     await waiters().toBe(1);
@@ -423,16 +424,16 @@ test("a conversation goes on in another process, tool rounds and all", async () 
 
 describe("retention", () => {
   test("the least recently used leave first, as whole conversations", async () => {
-    const store = await migrated({ maxBytes: 20_000 });
+    const first = await migrated();
     const noise = () => randomBytes(3_000).toString("hex");
-    const chains = [];
     for (const name of ["a", "b", "c", "d"]) {
       const chain = await artifacts.chain([`${name} ${noise()}`, "Two?"]);
-      chains.push(chain);
       for (const [version, artifact] of chain.entries()) {
-        await store.commit(turnOf(artifact, { conversation: name, version }));
+        await first.commit(turnOf(artifact, { conversation: name, version }));
       }
     }
+    await first.close();
+    const store = new PostgresStore({ pool, schema, maxBytes: 20_000 });
     // Looked at long after the others were made.
     await pool.query(`update "${schema}".families set used = used - 3600000`);
     await store.load("a", "b");
@@ -450,9 +451,11 @@ describe("retention", () => {
   });
 
   test("what is written at that moment is left for the next time", async () => {
-    const store = await migrated();
-    await store.commit(turnOf(await artifacts.one("One?")));
-    await store.expire();
+    const first = await migrated();
+    await first.commit(turnOf(await artifacts.one("One?")));
+    // Its own sweep is over then.
+    await first.close();
+    const store = new PostgresStore({ pool, schema });
     await pool.query(`update "${schema}".families set expires = 0`);
     const holder = await pool.connect();
     await holder.query(`begin; select from "${schema}".families for no key update`);
@@ -464,14 +467,15 @@ describe("retention", () => {
   });
 
   test("hundreds of conversations leave in one call", async () => {
-    const store = await migrated();
-    await store.expire();
-    await store.commit(turnOf(await artifacts.one("Kept?"), { conversation: undefined }));
+    const first = await migrated();
+    await first.commit(turnOf(await artifacts.one("Kept?"), { conversation: undefined }));
     const made = await Promise.all(Array.from({ length: 640 }, (_, at) => artifacts.one(`Question ${at}?`)));
     const expires = Date.now() + 60_000;
     await Promise.all(
-      made.map((artifact) => store.commit(turnOf(artifact, { conversation: undefined, expires }))),
+      made.map((artifact) => first.commit(turnOf(artifact, { conversation: undefined, expires }))),
     );
+    await first.close();
+    const store = new PostgresStore({ pool, schema });
     await pool.query(`update "${schema}".families set expires = 1 where expires < 'infinity'`);
     expect(await store.expire()).toBe(640);
     expect(await store.stats()).toMatchObject({ artifacts: 1, evictions: 640 });

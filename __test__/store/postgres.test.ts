@@ -228,6 +228,8 @@ describe("contention", () => {
     await first.commit(turnOf(root, { conversation: undefined }));
     const names = Array.from({ length: 200 }, (_, at) => `c${at}`);
     const committed = new Map<string, number>();
+    /** Versions that a turn moved its conversation from: one turn each. */
+    const moved = new Set<string>();
     const kept: Artifact[] = [];
     let branched = 0;
     const work = async (worker: number) => {
@@ -244,7 +246,12 @@ describe("contention", () => {
         const version = (await store.load("a", conversation))?.version ?? 0;
         const status = await store.commit(turnOf(artifact, { conversation, version }));
         if (status === "branched") branched++;
-        else committed.set(conversation, (committed.get(conversation) ?? 0) + 1);
+        else {
+          committed.set(conversation, (committed.get(conversation) ?? 0) + 1);
+          const from = `${version} of ${conversation}`;
+          expect(moved).not.toContain(from);
+          moved.add(from);
+        }
         kept.push(artifact);
       }
       await store.close();
@@ -261,6 +268,23 @@ describe("contention", () => {
     expect((await first.stats()).artifacts).toBe(WORKERS * TURNS + 1);
     await expectSound();
     await first.close();
+  });
+
+  test("conversations that went through the same, deleted at once, leave nothing", async () => {
+    const store = await migrated();
+    const chain = await artifacts.chain(["One?", "Two?"]);
+    const names = ["c", "d", "e", "f"];
+    for (let round = 0; round < 40; round++) {
+      for (const conversation of names) {
+        for (const [version, artifact] of chain.entries()) {
+          await store.commit(turnOf(artifact, { conversation, version }));
+        }
+      }
+      const known = await Promise.all(names.map((conversation) => store.delete("a", conversation)));
+      expect(known).toEqual([true, true, true, true]);
+      expect(await store.stats()).toMatchObject({ conversations: 0, artifacts: 0, bytes: 0 });
+    }
+    await store.close();
   });
 
   test("every kind of call at once, and nothing deadlocks or dangles", async () => {

@@ -9,11 +9,9 @@ import pg from "pg";
 /** PostgreSQL refuses to run as root. */
 const NOBODY = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {};
 
-/** A server, and how to reach it. */
+/** A server, and how to reach it. One that was given is neither stopped nor removed. */
 export interface Database {
   readonly connection: pg.PoolConfig;
-  /** Whether it can be stopped and started again. */
-  readonly own: boolean;
   start(): Promise<void>;
   /** Cuts all connections; what was committed stays. */
   stop(): Promise<void>;
@@ -26,11 +24,10 @@ export async function startDatabase(): Promise<Database> {
   const url = process.env["DATABASE_URL"];
   if (url === undefined) return OwnDatabase.create();
   const nothing = async () => {};
-  return { connection: { connectionString: url }, own: false, start: nothing, stop: nothing, close: nothing };
+  return { connection: { connectionString: url }, start: nothing, stop: nothing, close: nothing };
 }
 
 class OwnDatabase implements Database {
-  readonly own = true;
   readonly connection: pg.PoolConfig;
   readonly #folder: string;
   readonly #program: string;

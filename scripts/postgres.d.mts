@@ -1,10 +1,8 @@
 import type { PoolConfig } from "pg";
 
-/** A server, and how to reach it. */
+/** A server, and how to reach it. One that was given is neither stopped nor removed. */
 export interface Database {
   readonly connection: PoolConfig;
-  /** Whether it can be stopped and started again. */
-  readonly own: boolean;
   start(): Promise<void>;
   /** Cuts all connections; what was committed stays. */
   stop(): Promise<void>;

@@ -13,11 +13,10 @@ export async function startDatabase() {
   const url = process.env.DATABASE_URL;
   if (url === undefined) return OwnDatabase.create();
   const nothing = async () => {};
-  return { connection: { connectionString: url }, own: false, start: nothing, stop: nothing, close: nothing };
+  return { connection: { connectionString: url }, start: nothing, stop: nothing, close: nothing };
 }
 
 class OwnDatabase {
-  own = true;
   connection;
   #folder;
   #program;

@@ -4,6 +4,8 @@
 //! Ends with a line that counts texts and mismatches; exits 1 on a mismatch and
 //! prints the seed and a shortened input for each.
 
+mod options;
+
 use std::{
     process::ExitCode,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -11,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use options::Options;
 use promptseam::tokenizer::{EngineKind, Special, Tokenizer, TokenizerOptions};
 use promptseam_fixtures::{FAMILIES, Rng, golden, tokenizer_json};
 
@@ -19,13 +22,6 @@ const LONG: usize = 20_000;
 /// Texts of one family in a row, and how many of them are long.
 const RUN: u64 = 1_024;
 const LONG_PER_RUN: u64 = 2;
-
-struct Options {
-    seconds: u64,
-    texts: u64,
-    seed: u64,
-    json: bool,
-}
 
 struct Pair {
     family: &'static str,
@@ -44,7 +40,7 @@ struct Counts {
 }
 
 fn main() -> ExitCode {
-    let options = match parse_options() {
+    let options = match Options::parse("fuzz-tokenizer", "texts") {
         Ok(options) => options,
         Err(message) => {
             eprintln!("{message}");
@@ -68,7 +64,7 @@ fn main() -> ExitCode {
             scope.spawn(move || {
                 let mut round = 0_u64;
                 while Instant::now() < deadline
-                    && counts.texts.load(Ordering::Relaxed) < options.texts
+                    && counts.texts.load(Ordering::Relaxed) < options.most
                     && counts.mismatches.load(Ordering::Relaxed) < 10
                 {
                     let number = round * threads as u64 + worker as u64;
@@ -103,31 +99,6 @@ fn main() -> ExitCode {
         );
     }
     ExitCode::from(u8::from(mismatches > 0))
-}
-
-fn parse_options() -> Result<Options, String> {
-    const USAGE: &str = "usage: fuzz-tokenizer [--seconds N] [--texts N] [--seed N] [--json]";
-    let mut options = Options {
-        seconds: 60,
-        texts: u64::MAX,
-        seed: 1,
-        json: false,
-    };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let mut number = || {
-            let value = arguments.next().and_then(|value| value.parse().ok());
-            value.ok_or_else(|| format!("{argument} takes a number\n{USAGE}"))
-        };
-        match argument.as_str() {
-            "--seconds" => options.seconds = number()?,
-            "--texts" => options.texts = number()?,
-            "--seed" => options.seed = number()?,
-            "--json" => options.json = true,
-            _ => return Err(format!("unknown option {argument}\n{USAGE}")),
-        }
-    }
-    Ok(options)
 }
 
 fn load(family: &'static str) -> Pair {

@@ -6,11 +6,7 @@ use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params,
 };
 
-use super::{
-    frame::pack,
-    schema,
-    vault::Vault,
-};
+use super::{frame::pack, schema, vault::Vault};
 use crate::{
     continuation::{Artifact, ArtifactId, HistoryDigest},
     error::{Error, ErrorKind, Result},
@@ -273,7 +269,8 @@ impl SqliteStore {
                 )
                 .and_then(|mut find| {
                     let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-                    find.query_row(params![number, conversation], row).optional()
+                    find.query_row(params![number, conversation], row)
+                        .optional()
                 })
                 .map_err(trouble("read"))?;
             let Some((version, tip)): Option<(u64, Option<ArtifactId>)> = stand else {
@@ -688,7 +685,9 @@ impl SqliteStore {
                     let lines = check.query_map([], |row| row.get::<_, String>(0))?;
                     lines.collect::<rusqlite::Result<Vec<_>>>()
                 })
-                .map(|lines| verified.file = lines.into_iter().filter(|line| line != "ok").collect())
+                .map(|lines| {
+                    verified.file = lines.into_iter().filter(|line| line != "ok").collect()
+                })
                 .map_err(&read)?;
             verified.orphans = file
                 .query_row(
@@ -850,7 +849,8 @@ fn insert(
         )
         .and_then(|mut find| {
             let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-            find.query_row(params![tenant, artifact.id()], row).optional()
+            find.query_row(params![tenant, artifact.id()], row)
+                .optional()
         })
         .map_err(trouble("read"))?;
     if let Some((family, turn, branched)) = known {
@@ -881,7 +881,8 @@ fn insert(
             let family = file
                 .prepare_cached("SELECT family FROM artifacts WHERE tenant = ?1 AND id = ?2")
                 .and_then(|mut find| {
-                    find.query_row(params![tenant, parent], |row| row.get(0)).optional()
+                    find.query_row(params![tenant, parent], |row| row.get(0))
+                        .optional()
                 })
                 .map_err(trouble("read"))?;
             let family = family.ok_or_else(|| {
@@ -943,7 +944,8 @@ fn move_conversation(
         .prepare_cached("SELECT number, version FROM conversations WHERE tenant = ?1 AND id = ?2")
         .and_then(|mut find| {
             let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-            find.query_row(params![tenant, conversation], row).optional()
+            find.query_row(params![tenant, conversation], row)
+                .optional()
         })
         .map_err(trouble("read"))?;
     let (number, moved) = match known {

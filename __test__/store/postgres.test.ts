@@ -4,12 +4,13 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { type Database, startDatabase } from "../../scripts/postgres.mjs";
 import { type Artifact, type Commit, type Model, Seam } from "../../ts/index.ts";
 import { PostgresStore } from "../../ts/store/postgres/index.ts";
 import { Artifacts } from "../../ts/testing/artifacts.ts";
 import { tinyModel } from "../../ts/testing/tiny-model.ts";
 import { assistant, BARE, called, NOW, result, user } from "../seam/support.ts";
-import { type Database, poolOf, startDatabase } from "./database.ts";
+import { poolOf } from "./pool.ts";
 
 /** Somebody else's server: neither stopped nor logged in to as somebody else. */
 const GIVEN = process.env["DATABASE_URL"] !== undefined;

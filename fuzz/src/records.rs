@@ -1,12 +1,10 @@
 //! Records that were tampered with:
-//! `fuzz-records [--seconds N] [--records N] [--seed N] [--json]`.
+//! `fuzz records [--seconds N] [--most N] [--seed N] [--json]`.
 //!
 //! Some are changed as they lie in a store: they must be refused, or be what they
 //! were. Others are changed inside and given an id that fits, as nobody can who
 //! does not choose the id himself: whatever becomes of them, nothing panics, and no
 //! more than an error comes of going on from them. Exits 1 where either fails.
-
-mod options;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -15,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use options::Options;
+use crate::options::Options;
 use promptseam::{
     Cancel, ErrorKind,
     continuation::{
@@ -70,14 +68,7 @@ fn options<'a>(identity: &'a Identity, now: i64) -> PlanOptions<'a> {
     }
 }
 
-fn main() -> ExitCode {
-    let options = match Options::parse("fuzz-records", "records") {
-        Ok(options) => options,
-        Err(message) => {
-            eprintln!("{message}");
-            return ExitCode::from(2);
-        }
-    };
+pub(crate) fn run(options: &Options) -> ExitCode {
     // A panic is counted, and needs no report of its own.
     std::panic::set_hook(Box::new(|_| {}));
     let families: Vec<Family> = FAMILIES.iter().map(|name| family(name)).collect();

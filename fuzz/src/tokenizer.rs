@@ -1,10 +1,8 @@
 //! Fast engine against reference, and the boundary proof against both:
-//! `fuzz-tokenizer [--seconds N] [--texts N] [--seed N] [--json]`.
+//! `fuzz tokenizer [--seconds N] [--most N] [--seed N] [--json]`.
 //!
 //! Ends with a line that counts texts and mismatches; exits 1 on a mismatch and
 //! prints the seed and a shortened input for each.
-
-mod options;
 
 use std::{
     process::ExitCode,
@@ -13,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use options::Options;
+use crate::options::Options;
 use promptseam::tokenizer::{EngineKind, Special, Tokenizer, TokenizerOptions};
 use promptseam_fixtures::{FAMILIES, Rng, golden, tokenizer_json};
 
@@ -39,14 +37,7 @@ struct Counts {
     mismatches: AtomicUsize,
 }
 
-fn main() -> ExitCode {
-    let options = match Options::parse("fuzz-tokenizer", "texts") {
-        Ok(options) => options,
-        Err(message) => {
-            eprintln!("{message}");
-            return ExitCode::from(2);
-        }
-    };
+pub(crate) fn run(options: &Options) -> ExitCode {
     let words = words();
     let pairs: Vec<Pair> = FAMILIES.iter().map(|family| load(family)).collect();
     if !options.json {
@@ -60,7 +51,7 @@ fn main() -> ExitCode {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         for worker in 0..threads {
-            let (pairs, words, counts, options) = (&pairs, &words, &counts, &options);
+            let (pairs, words, counts) = (&pairs, &words, &counts);
             scope.spawn(move || {
                 let mut round = 0_u64;
                 while Instant::now() < deadline

@@ -19,6 +19,9 @@ const TOUCH_MS = 60_000;
 const BY_INDEX =
   "set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off";
 
+/** How long a conversation without artifacts is remembered: thirty days. */
+const FORGOTTEN_MS = 30 * 24 * 3_600_000;
+
 const tables = (s: string) => `
 create table ${s}.tenants (
   tenant bigint generated always as identity primary key,
@@ -80,6 +83,7 @@ create table ${s}.conversations (
 ) with (fillfactor = 70);
 create unique index on ${s}.conversations (tenant, sha256(id));
 create index on ${s}.conversations (tenant, substring(id from 1 for 256));
+create index on ${s}.conversations (updated);
 
 -- The families that a conversation went through.
 create table ${s}.family_conversations (
@@ -260,7 +264,9 @@ begin
     if _artifact is not null then
       perform from ${s}.families f where f.family = _family for no key update;
       continue when not found;
-      update ${s}.artifacts set turn = _turn, status = _status, expires = _expires where artifact = _artifact;
+      -- The record too: it may be what was damaged.
+      update ${s}.artifacts set turn = _turn, status = _status, expires = _expires, record = _record
+      where artifact = _artifact;
       update ${s}.families set used = greatest(used, _now), expires = greatest(expires, _expires)
       where family = _family;
       exit;
@@ -410,6 +416,14 @@ begin
     )
     select count(*), coalesce(sum(g.artifacts), 0) into families, artifacts from gone g;
   end if;
+  -- What is left of a conversation only tells that it was known once.
+  delete from ${s}.conversations c where c.conversation in (
+    select o.conversation from ${s}.conversations o
+    where o.updated < ${s}.now_ms() - ${FORGOTTEN_MS} and not exists (
+      select from ${s}.family_conversations f where f.conversation = o.conversation
+    )
+    limit _most for update skip locked
+  );
   return next;
 end
 $body$;

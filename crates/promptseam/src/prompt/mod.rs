@@ -129,6 +129,25 @@ impl Prompt {
         }
     }
 
+    /// BLAKE3 over the ids from `start` to before `end`, four bytes each, the lowest
+    /// first. O(those ids), some 40 microseconds for 30,000.
+    pub fn hash(&self, start: usize, end: usize) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut bytes = [0; 4096];
+        let mut left = end.min(self.length).saturating_sub(start);
+        self.for_each_run_from(start, |ids| {
+            let ids = &ids[..ids.len().min(left)];
+            left -= ids.len();
+            for ids in ids.chunks(bytes.len() / 4) {
+                for (to, id) in bytes.chunks_exact_mut(4).zip(ids) {
+                    to.copy_from_slice(&id.to_le_bytes());
+                }
+                hasher.update(&bytes[..4 * ids.len()]);
+            }
+        });
+        *hasher.finalize().as_bytes()
+    }
+
     /// The fingerprint of the first `tokens` ids (all of them if there are
     /// fewer). O(1).
     pub fn fingerprint(&self, tokens: usize) -> Fingerprint {

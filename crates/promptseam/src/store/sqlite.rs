@@ -18,6 +18,8 @@ const BUSY: Duration = Duration::from_secs(2);
 const TOUCH_MS: i64 = 60_000;
 /// What was there is looked through at most so often, in milliseconds.
 const SWEEP_MS: i64 = 60_000;
+/// A conversation without artifacts is remembered for so long, in milliseconds.
+const FORGOTTEN_MS: i64 = 30 * 24 * 3_600_000;
 /// Bytes of the tables' rows and indexes for each artifact, by `dbstat`.
 const ROW_BYTES: usize = 400;
 /// The most digests that are looked up at once.
@@ -566,6 +568,14 @@ impl SqliteStore {
         let max_bytes = self.max_bytes;
         let removed = self.write(|file, _| {
             let over = remove(file, "SELECT id FROM families WHERE expires <= ?1", now)?;
+            // What is left of it only tells that it was known once.
+            file.execute(
+                "DELETE FROM conversations WHERE updated < ?1 AND NOT EXISTS (
+                     SELECT 1 FROM passages WHERE conversation = number
+                 )",
+                [now.saturating_sub(FORGOTTEN_MS)],
+            )
+            .map_err(trouble("written"))?;
             let Some(max_bytes) = max_bytes else {
                 return Ok(over);
             };

@@ -14,6 +14,7 @@ test("the public exports are these", () => {
   expect(Object.keys(root).sort()).toEqual(
     [
       "Answer",
+      "BlockHashes",
       "CHANNELS",
       "DecodeStream",
       "ERROR_CODES",

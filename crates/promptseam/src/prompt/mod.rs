@@ -4,18 +4,26 @@
 //! of a hundred turns holds its ids once; prompts that were built apart share
 //! every run of 1,024 ids that ends the same prefix. It carries a fingerprint
 //! for any of its prefixes, its append boundaries, and boundary rows, which tie
-//! places in it to the text it was encoded from; the text itself is not kept.
+//! places in it to the text it was encoded from; the text itself is not kept. What
+//! a server's prefix cache calls its blocks can be asked for too.
 
+mod block_hashes;
+mod block_profile;
 mod chunk;
 mod compare;
 mod fingerprint;
 mod grow;
 mod intern;
 mod read;
+mod remembered;
 mod write;
 
 use std::sync::Arc;
 
+pub use block_hashes::BlockHashes;
+pub use block_profile::{
+    BlockHashAlgorithm, BlockHashOptions, BlockHashProfile, ExtraKeys, Lora, MAX_BLOCK_SIZE,
+};
 pub use chunk::BoundaryRow;
 pub use fingerprint::{BLOCK, Fingerprint};
 pub use read::{Answer, read_answer};

@@ -101,8 +101,10 @@ export declare class NativePrompt {
   hasPrefix(fingerprint: string, tokens: number): Outcome<boolean>
   diff(later: NativePrompt): Outcome<NativeDiff>
   equals(other: NativePrompt): Outcome<boolean>
-  /** `before`, the ids as a JSON array, and `after`, as one buffer. */
-  writeJson(before: string | Uint8Array, after: string | Uint8Array): Outcome<Buffer>
+  /** `before`, the ids from `from` on as a JSON array, and `after`, as one buffer. */
+  writeJson(before: string | Uint8Array, after: string | Uint8Array, from?: number | undefined | null): Outcome<Buffer>
+  /** BLAKE3 over the first `tokens` ids in hexadecimal. */
+  hash(tokens: number): Outcome<string>
   /**
    * What `writeIds` of a rendering wrote, once: `ROOM_BEFORE` bytes, the ids
    * as a JSON array, `ROOM_AFTER` bytes.

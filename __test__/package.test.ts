@@ -4,6 +4,7 @@ import { Worker } from "node:worker_threads";
 import { expect, expectTypeOf, test } from "vitest";
 import * as root from "../ts/index.ts";
 import { ERROR_CODES, type Model, Prompt, PromptseamError } from "../ts/index.ts";
+import * as postgres from "../ts/store/postgres/index.ts";
 import * as testing from "../ts/testing/index.ts";
 import * as vllm from "../ts/vllm/index.ts";
 import { modelFolder } from "./support.ts";
@@ -22,12 +23,14 @@ test("the public exports are these", () => {
       "Prompt",
       "PromptseamError",
       "Seam",
+      "SqliteStore",
       "VllmClient",
       "publish",
     ].sort(),
   );
   expect(Object.keys(vllm).sort()).toEqual(["Answer", "VllmClient"]);
-  expect(Object.keys(testing).sort()).toEqual(["byteModel", "startTestServer"]);
+  expect(Object.keys(postgres)).toEqual(["PostgresStore"]);
+  expect(Object.keys(testing).sort()).toEqual(["byteModel", "startTestServer", "storeConformance"]);
 });
 
 test("the compiled package exports the same, under the names that package.json gives", async () => {
@@ -35,10 +38,11 @@ test("the compiled package exports the same, under the names that package.json g
     exports: Record<string, { default?: string } | string>;
   };
   const names = Object.keys(exports).filter((name) => name !== "./package.json");
-  expect(names).toEqual([".", "./vllm", "./testing"]);
+  expect(names).toEqual([".", "./vllm", "./store/postgres", "./testing"]);
   for (const [name, source] of [
     [".", root],
     ["./vllm", vllm],
+    ["./store/postgres", postgres],
     ["./testing", testing],
   ] as const) {
     const entry = exports[name] as { default: string };

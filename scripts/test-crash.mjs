@@ -66,7 +66,8 @@ class Seen {
     for (const [conversation, version] of versions.entries()) {
       const ended = this.ended[conversation] ?? 0;
       const open = this.begun?.conversation === conversation ? 1 : 0;
-      if (version < ended) this.problems.push(`conversation ${conversation}: ${ended - version} turns are lost`);
+      if (version < ended)
+        this.problems.push(`conversation ${conversation}: ${ended - version} turns are lost`);
       if (version > ended + open) this.problems.push(`conversation ${conversation}: a turn too many`);
       if (open === 1) {
         this.cut++;
@@ -82,7 +83,8 @@ class Seen {
     this.outcomes[outcome] = (this.outcomes[outcome] ?? 0) + 1;
     if (!right) this.problems.push(`conversation ${conversation}, turn ${turn}: not the full render's ids`);
     const usual = expected[conversation][turn];
-    if (outcome !== usual) this.problems.push(`conversation ${conversation}, turn ${turn}: ${outcome}, not ${usual}`);
+    if (outcome !== usual)
+      this.problems.push(`conversation ${conversation}, turn ${turn}: ${outcome}, not ${usual}`);
   }
 
   finished({ ended: conversation, status }) {
@@ -142,7 +144,8 @@ async function crash(kind, turns, location) {
   }
   player.model.close();
   await store.close();
-  for (const [outcome, count] of Object.entries(seen.outcomes)) process.stdout.write(`  ${outcome}: ${count}\n`);
+  for (const [outcome, count] of Object.entries(seen.outcomes))
+    process.stdout.write(`  ${outcome}: ${count}\n`);
   process.stdout.write(
     `  ${seen.cut} turns were cut off, ${seen.cutButThere} of them after they were recorded: none half there\n`,
   );

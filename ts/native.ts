@@ -14,6 +14,7 @@ export type {
   NativeSeam,
   NativeSqlite,
   NativeTurn,
+  NativeVault,
 } from "../native/binding.js";
 
 async function load(): Promise<typeof Binding> {

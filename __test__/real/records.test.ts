@@ -77,7 +77,10 @@ interface Played {
 }
 
 /** Plays a session of twelve turns; `between` runs before each. */
-async function session(name: string, between: (turn: number, worker: Worker) => Promise<void>): Promise<Played[]> {
+async function session(
+  name: string,
+  between: (turn: number, worker: Worker) => Promise<void>,
+): Promise<Played[]> {
   const worker = new Worker(`${name}.db`);
   const options = { conversation: "c", tenant: "records" };
   const history: ChatMessage[] = [];

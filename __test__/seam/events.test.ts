@@ -144,7 +144,12 @@ test("store:trouble, with what was asked and how long it took", async () => {
     ["load", false],
   ]);
   for (const event of events)
-    expect(event).toEqual({ operation: expect.any(String), elapsedMs, timedOut: expect.any(Boolean) });
+    expect(event).toEqual({
+      operation: expect.any(String),
+      elapsedMs,
+      timedOut: expect.any(Boolean),
+      code: null,
+    });
 });
 
 test("shadow:mismatch, with the lengths of what was planned", async () => {

@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { fuzz, type Mismatch } from "../../fuzz/continuation/fuzz.mjs";
-import { MemoryStore, Model, Seam } from "../../ts/index.ts";
+import { MemoryStore, Model, Seam, SqliteStore } from "../../ts/index.ts";
 import { type Family, modelFolder } from "../support.ts";
 
 const FAMILIES: readonly Family[] = ["qwen3", "llama3", "deepseek", "mistral", "gpt-oss"];
@@ -19,7 +19,7 @@ afterAll(() => {
 
 test("every prompt of random conversations is the full render of its request", async () => {
   let wrong: Mismatch | undefined;
-  const counts = await fuzz({ Seam, MemoryStore }, models, {
+  const counts = await fuzz({ Seam, MemoryStore, SqliteStore }, models, {
     seed: "test",
     until: performance.now() + 1_000 * SECONDS,
     sessions: 400,

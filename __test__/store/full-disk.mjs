@@ -1,8 +1,8 @@
 // Commits turns until well after the disk is full, as a limit on the size of files makes it, and prints how they ended.
 
 import { randomBytes } from "node:crypto";
-import { Model, Seam, SqliteStore } from "../../dist/index.js";
 import { modelFolder } from "../../bench/sampling.mjs";
+import { Model, Seam, SqliteStore } from "../../dist/index.js";
 
 const model = await Model.load(modelFolder("qwen3"), { threads: 1 });
 const store = await SqliteStore.open(process.argv[2]);

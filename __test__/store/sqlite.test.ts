@@ -2,11 +2,11 @@
 
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { chmod, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import {
   CHANNELS,
@@ -39,7 +39,10 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-async function opened(options: Parameters<typeof SqliteStore.open>[1] = {}, path = file): Promise<SqliteStore> {
+async function opened(
+  options: Parameters<typeof SqliteStore.open>[1] = {},
+  path = file,
+): Promise<SqliteStore> {
   const store = await SqliteStore.open(path, options);
   open.push(store);
   return store;
@@ -213,7 +216,10 @@ describe("the file", () => {
     const store = await opened({ key });
     const secret = "xyzzy-plugh-secret";
     const seam = seamOn(store);
-    const turn = await seam.prepare({ messages: [user(secret)] }, { now: NOW, conversation: "c", tenant: "a" });
+    const turn = await seam.prepare(
+      { messages: [user(secret)] },
+      { now: NOW, conversation: "c", tenant: "a" },
+    );
     await turn.commit({ message: assistant(secret) });
     const salt = await store.salt("a", "x");
     await open.pop()?.close();
@@ -226,7 +232,9 @@ describe("the file", () => {
     expect((await goOn(again, messages, { tenant: "a" })).outcome).toEqual({ kind: "certified_suffix" });
     expect(await again.salt("a", "x")).toBe(salt);
     const wrong = await opened({ key: randomBytes(32) });
-    await expect(wrong.load("a", "c")).rejects.toThrow(expect.objectContaining({ code: "PS_RECORD_REFUSED" }));
+    await expect(wrong.load("a", "c")).rejects.toThrow(
+      expect.objectContaining({ code: "PS_RECORD_REFUSED" }),
+    );
     expect((await wrong.stats()).refused).toBe(1);
     expect((await wrong.verify()).damaged).toBe(1);
     const none = await opened();

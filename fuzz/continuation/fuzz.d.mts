@@ -16,7 +16,7 @@ export interface Mismatch {
 }
 
 export function fuzz(
-  api: { readonly Seam: object; readonly MemoryStore: object },
+  api: { readonly Seam: object; readonly MemoryStore: object; readonly SqliteStore: object },
   models: ReadonlyMap<string, object>,
   options: {
     readonly seed: string;

@@ -13,10 +13,10 @@ export { Tally };
 /** Sessions in a row on one family. */
 const IN_A_ROW = 20;
 /** What store the sessions of ten numbers in a row have. */
-const STORES_IN_TURN = ["plenty", "plenty", "plenty", "plenty", "plenty", "later", "small"];
+const STORES_IN_TURN = ["plenty", "sqlite", "plenty", "later", "plenty", "small"];
 
 /**
- * @param api `Seam` and `MemoryStore`
+ * @param api `Seam`, `MemoryStore` and `SqliteStore`
  * @param {ReadonlyMap<string, object>} models by family
  * @param options.seed what all choices are made from
  * @param options.until by `performance.now()`

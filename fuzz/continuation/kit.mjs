@@ -1,5 +1,8 @@
 // What the sessions of one family share: the model, a store, and a Seam of each kind on it.
 
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { SETUPS } from "./setups.mjs";
 import { WatchedStore } from "./watched-store.mjs";
 
@@ -7,7 +10,7 @@ import { WatchedStore } from "./watched-store.mjs";
 const PLENTY = 48 * 2 ** 20;
 
 /** A busy machine makes no difference to what comes of a turn. */
-const UNHURRIED = { storeTimeoutMs: Number.POSITIVE_INFINITY };
+const UNHURRIED = { storeTimeoutMs: Number.POSITIVE_INFINITY, cacheBytes: 0 };
 
 /** The stores that kits have. */
 export const STORES = {
@@ -16,7 +19,16 @@ export const STORES = {
   later: { maxBytes: PLENTY, later: true },
   /** Gives up what was there a moment ago. */
   small: { maxBytes: 60_000, later: false },
+  /** Gives records, all of which are read anew. */
+  sqlite: { maxBytes: PLENTY, file: true },
 };
+
+/** A file that goes with the process. */
+function sqlite(api, maxBytes) {
+  const folder = mkdtempSync(join(tmpdir(), "promptseam-fuzz-"));
+  process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
+  return api.SqliteStore.open(join(folder, "conversations.db"), { maxBytes });
+}
 
 export class Kit {
   family;
@@ -26,14 +38,15 @@ export class Kit {
   #stored;
   #seams = new Map();
 
-  /** @param api `Seam` and `MemoryStore`, of the sources or of what was built of them */
+  /** @param api `Seam`, `MemoryStore` and `SqliteStore`, of the sources or of what was built of them */
   constructor(api, family, model, stored = "plenty") {
-    const { maxBytes, later } = STORES[stored];
+    const { maxBytes, later, file } = STORES[stored];
     this.#api = api;
     this.family = family;
     this.model = model;
     this.#stored = stored;
-    this.store = new WatchedStore(new api.MemoryStore({ maxBytes }), later);
+    const store = file ? sqlite(api, maxBytes) : new api.MemoryStore({ maxBytes });
+    this.store = new WatchedStore(store, later);
   }
 
   /** Whether the store may have lost what it was given. */

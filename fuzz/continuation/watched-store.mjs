@@ -7,11 +7,16 @@ export class WatchedStore {
   found;
   /** What the last `load` gave. */
   checkpoint;
+  holdsArtifacts;
 
-  /** @param {boolean} later Whether every answer takes a while. */
+  /**
+   * @param store a store that answers at once, or the promise of one that does not
+   * @param {boolean} later Whether every answer takes a while.
+   */
   constructor(store, later) {
     this.#store = store;
     this.#later = later;
+    this.holdsArtifacts = store.holdsArtifacts ?? false;
   }
 
   forget() {
@@ -19,30 +24,42 @@ export class WatchedStore {
     this.checkpoint = undefined;
   }
 
-  load(tenant, conversation) {
-    this.checkpoint = this.#store.load(tenant, conversation);
-    return this.#given(this.checkpoint);
+  load(...asked) {
+    return this.#given("load", asked, (checkpoint) => {
+      this.checkpoint = checkpoint;
+    });
   }
 
-  find(tenant, digests) {
-    this.found = this.#store.find(tenant, digests);
-    return this.#given(this.found);
+  find(...asked) {
+    return this.#given("find", asked, (found) => {
+      this.found = found;
+    });
   }
 
   commit(commit) {
-    this.committed = commit.entry.artifact.id;
-    return this.#given(this.#store.commit(commit));
+    this.committed = commit.artifact.id;
+    return this.#given("commit", [commit]);
   }
 
-  delete(tenant, conversation) {
-    return this.#given(this.#store.delete(tenant, conversation));
+  delete(...asked) {
+    return this.#given("delete", asked);
   }
 
-  stats() {
-    return this.#store.stats();
+  salt(...asked) {
+    return this.#given("salt", asked);
   }
 
-  #given(value) {
+  #given(call, asked, look = () => {}) {
+    if (this.#store instanceof Promise) {
+      return this.#store
+        .then((store) => store[call](...asked))
+        .then((value) => {
+          look(value);
+          return value;
+        });
+    }
+    const value = this.#store[call](...asked);
+    look(value);
     return this.#later ? new Promise((resolve) => setImmediate(resolve, value)) : value;
   }
 }

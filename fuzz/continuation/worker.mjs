@@ -1,7 +1,7 @@
 // One thread of the fuzzer: loads its families, plays their sessions, tells what it saw.
 
 import { parentPort, workerData } from "node:worker_threads";
-import { MemoryStore, Model, Seam } from "../../dist/index.js";
+import { MemoryStore, Model, Seam, SqliteStore } from "../../dist/index.js";
 import { fuzz } from "./fuzz.mjs";
 import { loadModels } from "./models.mjs";
 
@@ -11,7 +11,7 @@ const { seed, families, first, step, sessions, endsAt } = workerData;
 const models = await loadModels({ Model }, families);
 let reported = performance.now();
 let mismatch;
-const tally = await fuzz({ Seam, MemoryStore }, models, {
+const tally = await fuzz({ Seam, MemoryStore, SqliteStore }, models, {
   seed,
   first,
   step,

@@ -90,7 +90,7 @@ export class World {
   #found({ form, tenant, conversation }) {
     const { found, checkpoint } = this.#kit.store;
     const entry = form === "append" ? checkpoint?.tip : found;
-    const record = entry === undefined ? undefined : this.#records.get(entry.artifact.id);
+    const record = entry === undefined ? undefined : this.#records.get(entry.id);
     if (form === "append" && entry !== undefined && record !== this.tip(tenant, conversation))
       throw new Mismatch("the store gave another tip than the conversation's", {});
     return record;

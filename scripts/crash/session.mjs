@@ -1,7 +1,7 @@
 // The turns that a crash test plays: the same ones every time, so that what a killed process had done can be told.
 
-import { Model, Seam } from "../../dist/index.js";
 import { modelFolder } from "../../bench/sampling.mjs";
+import { Model, Seam } from "../../dist/index.js";
 
 export const CONVERSATIONS = 6;
 const TOOLS = [

@@ -2,8 +2,8 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import { PromptseamError } from "../errors.ts";
-import { SqliteStore } from "../store/sqlite.ts";
 import type { PostgresPool } from "../store/postgres/index.ts";
+import { SqliteStore } from "../store/sqlite.ts";
 import type { Store } from "../store/store.ts";
 import { type Given, readOptions, UsageError, wholeNumber } from "./usage.ts";
 
@@ -55,7 +55,13 @@ const COMMANDS: Readonly<Record<string, (given: Given) => Promise<Said>>> = {
   stats: (given) =>
     using(given, { readOnly: true }, async (store) => {
       const tenants = store instanceof SqliteStore ? { tenants: (await store.tenants()).length } : {};
-      const { hits: _hits, misses: _misses, evictions: _evictions, refused: _refused, ...held } = await store.stats();
+      const {
+        hits: _hits,
+        misses: _misses,
+        evictions: _evictions,
+        refused: _refused,
+        ...held
+      } = await store.stats();
       return { rows: [{ ...tenants, ...held }] };
     }),
   list: (given) =>
@@ -93,7 +99,9 @@ const COMMANDS: Readonly<Record<string, (given: Given) => Promise<Said>>> = {
   verify: (given) =>
     using(given, { readOnly: true }, async (store) => {
       if (!(store instanceof SqliteStore))
-        throw new UsageError("verify is for SQLite; PostgreSQL has amcheck, and records are checked when they are read.");
+        throw new UsageError(
+          "verify is for SQLite; PostgreSQL has amcheck, and records are checked when they are read.",
+        );
       const { file, ...found } = await store.verify();
       const sound = found.damaged === 0 && found.orphans === 0 && file.length === 0;
       return { rows: [{ sound, ...found, file: file.join("; ") }], code: sound ? 0 : 1 };
@@ -102,7 +110,8 @@ const COMMANDS: Readonly<Record<string, (given: Given) => Promise<Said>>> = {
     using(given, { readOnly: false }, async (store) => ({ rows: [{ removed: await store.expire() }] })),
   migrate: (given) => {
     const url = given.text("postgres");
-    if (url === undefined) return using(given, { readOnly: false }, async () => ({ rows: [{ migrated: true }] }));
+    if (url === undefined)
+      return using(given, { readOnly: false }, async () => ({ rows: [{ migrated: true }] }));
     return withPool(url, async (pool) => {
       const { PostgresStore } = await import("../store/postgres/index.ts");
       const schema = given.text("schema");
@@ -121,7 +130,8 @@ export async function store(args: readonly string[]): Promise<number> {
     return wanted ? 0 : 2;
   }
   const command = COMMANDS[name];
-  if (command === undefined) throw new UsageError(`There is no command store ${name}. Try: promptseam store --help`);
+  if (command === undefined)
+    throw new UsageError(`There is no command store ${name}. Try: promptseam store --help`);
   const given = readOptions(rest, TEXTS, ["json", "help"]);
   if (given.flag("help")) {
     process.stdout.write(HELP);
@@ -138,11 +148,13 @@ async function using(
   work: (store: Store) => Promise<Said>,
 ): Promise<Said> {
   const [db, url] = [given.text("db"), given.text("postgres")];
-  if ((db === undefined) === (url === undefined)) throw new UsageError("Give either --db FILE or --postgres URL.");
+  if ((db === undefined) === (url === undefined))
+    throw new UsageError("Give either --db FILE or --postgres URL.");
   const bytes = given.text("max-bytes");
   const settings = {
     ...keyOf(given.text("key-file")),
-    maxBytes: bytes === undefined ? Number.POSITIVE_INFINITY : wholeNumber(bytes, "max-bytes", 1, 2 ** 53 - 1),
+    maxBytes:
+      bytes === undefined ? Number.POSITIVE_INFINITY : wholeNumber(bytes, "max-bytes", 1, 2 ** 53 - 1),
   };
   if (db !== undefined) {
     if (readOnly && !existsSync(db)) throw new PromptseamError("PS_STORE", `There is no file ${db}.`);
@@ -216,5 +228,13 @@ function table(rows: Said["rows"]): string {
   const names = Object.keys(first);
   const cells = [names, ...rows.map((row) => names.map((name) => text(row[name])))];
   const widths = names.map((_, at) => Math.max(...cells.map((row) => row[at]?.length ?? 0)));
-  return cells.map((row) => `${row.map((cell, at) => cell.padEnd(widths[at] ?? 0)).join("  ").trimEnd()}\n`).join("");
+  return cells
+    .map(
+      (row) =>
+        `${row
+          .map((cell, at) => cell.padEnd(widths[at] ?? 0))
+          .join("  ")
+          .trimEnd()}\n`,
+    )
+    .join("");
 }

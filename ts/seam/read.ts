@@ -94,7 +94,8 @@ export class Read {
     if (this.#request !== null && this.append === null) {
       const given = this.#request as ChatRequest;
       const own = given["cache_salt"];
-      const request = salt === "" || (own !== undefined && own !== null) ? given : { ...given, cache_salt: salt };
+      const request =
+        salt === "" || (own !== undefined && own !== null) ? given : { ...given, cache_salt: salt };
       return { request: asSent ? request : { ...request, messages: messagesOf(plan) } };
     }
     const others = plan.othersJson();

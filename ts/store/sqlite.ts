@@ -84,7 +84,8 @@ export class SqliteStore implements Store {
     const { synchronous = "normal", maxBytes = DEFAULT_MAX_BYTES, key, readOnly = false } = options;
     if (synchronous !== "normal" && synchronous !== "full")
       throw new PromptseamError("PS_INVALID_ARGUMENT", 'synchronous must be "normal" or "full".');
-    if (!(maxBytes >= 1)) throw new PromptseamError("PS_INVALID_ARGUMENT", "maxBytes must be a count of bytes.");
+    if (!(maxBytes >= 1))
+      throw new PromptseamError("PS_INVALID_ARGUMENT", "maxBytes must be a count of bytes.");
     const file = resolve(path);
     if (!readOnly) await makeFolder(dirname(file));
     const bound = Number.isFinite(maxBytes) ? { maxBytes } : {};
@@ -103,9 +104,7 @@ export class SqliteStore implements Store {
   async find(tenant: string, digests: readonly string[], known?: string): Promise<Entry | undefined> {
     checkIds(tenant);
     checkDigests(digests);
-    const found = take(
-      await this.#counted(this.#native.find(tenant, digests.join(""), known, Date.now())),
-    );
+    const found = take(await this.#counted(this.#native.find(tenant, digests.join(""), known, Date.now())));
     return found === null ? undefined : entryOf(found);
   }
 

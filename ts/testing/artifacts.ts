@@ -37,7 +37,13 @@ export class Artifacts {
   /** One state for each text that a user says, each going on from the one before. */
   async chain(texts: readonly string[], { tenant = "a", answer = "ok" } = {}): Promise<Artifact[]> {
     const store = new Recording();
-    const seam = new Seam({ model: this.#model, store, shadow: { first: 0, share: 0 } });
+    const seam = new Seam({
+      model: this.#model,
+      store,
+      shadow: { first: 0, share: 0 },
+      // A salt would give the same history other ids each time.
+      cacheDomain: false,
+    });
     const messages: ChatMessage[] = [];
     const chain: Artifact[] = [];
     for (const content of texts) {

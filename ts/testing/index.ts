@@ -1,4 +1,4 @@
-/** `promptseam/testing`: a server in this process that speaks vLLM's protocol, and fails on demand. */
+/** `promptseam/testing`: a server in this process that speaks vLLM's protocol and fails on demand, and what every store must do. */
 
 export type { EngineOptions } from "./engine.ts";
 export type { Fault, FaultOptions } from "./faults.ts";
@@ -11,3 +11,4 @@ export {
   type TestServer,
   type TestServerOptions,
 } from "./server.ts";
+export { type StoreCase, type StoreSource, storeConformance } from "./store-conformance.ts";

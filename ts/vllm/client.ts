@@ -95,12 +95,12 @@ export class VllmClient implements AsyncDisposable {
   /** @throws PromptseamError `PS_INVALID_ARGUMENT` */
   constructor(options: VllmClientOptions) {
     this.#options = resolveOptions(options);
-    const { origin, pathname } = new URL(options.baseUrl);
-    this.baseUrl = `${origin}${pathname}`.replace(/\/+$/, "");
     this.#transport = new Transport(options, this.#options.timeouts.connectMs, () => {
       this.#mayBeAnother = true;
       this.#mayHaveHandles = true;
     });
+    const { origin, pathname } = new URL(options.baseUrl);
+    this.baseUrl = `${origin}${pathname}`.replace(/\/+$/, "");
     const apiKey = options.apiKey ?? null;
     this.#host = {
       transport: this.#transport,

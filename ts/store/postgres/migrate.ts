@@ -2,7 +2,7 @@
 
 import { PromptseamError } from "../../errors.ts";
 import { storeError } from "./failure.ts";
-import { ignored, type PostgresClient, type PostgresPool, rowsOf } from "./pool.ts";
+import { guard, ignored, type PostgresClient, type PostgresPool, rowsOf } from "./pool.ts";
 import { MIGRATIONS } from "./schema.ts";
 
 const FULL: number = MIGRATIONS.length;
@@ -16,7 +16,7 @@ export async function migrate(pool: PostgresPool, schema: string): Promise<void>
   let client: PostgresClient | undefined;
   let broken = true;
   try {
-    client = await pool.connect();
+    client = await guard(pool).connect();
     client.on("error", ignored);
     await migrateOn(client, schema);
     broken = false;

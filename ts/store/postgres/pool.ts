@@ -20,7 +20,6 @@ export interface PostgresPool {
   query(query: PostgresQuery): Promise<{ readonly rows: unknown[] }>;
   connect(): Promise<PostgresClient>;
   on(event: "error", listener: (error: Error) => void): unknown;
-  off(event: "error", listener: (error: Error) => void): unknown;
 }
 
 /** A row as it came: text, or null. */
@@ -39,8 +38,16 @@ export async function rowsOf(
   return rows as Row[];
 }
 
+const guarded = new WeakSet<PostgresPool>();
+
 /**
  * An idle connection that breaks is the pool's to replace; the next statement meets what is wrong with the server. Without a
- * listener Node would end the process.
+ * listener Node would end the process, also while the pool ends.
  */
+export function guard(pool: PostgresPool): PostgresPool {
+  if (!guarded.has(pool)) pool.on("error", ignored);
+  guarded.add(pool);
+  return pool;
+}
+
 export function ignored(): void {}

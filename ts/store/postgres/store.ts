@@ -1,6 +1,7 @@
 /** The store in PostgreSQL: what many machines share. */
 
 import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import { PromptseamError } from "../../errors.ts";
 import { asBuffer, type NativeVault, native, take } from "../../native.ts";
 import { checkDigests, checkIds, listLimit } from "../limits.ts";
@@ -16,7 +17,7 @@ import type {
 } from "../store.ts";
 import { isPassing, storeError } from "./failure.ts";
 import { migrate } from "./migrate.ts";
-import { ignored, type PostgresPool, type Row, rowsOf } from "./pool.ts";
+import { guard, type PostgresPool, type Row, rowsOf } from "./pool.ts";
 
 /** Options of {@link PostgresStore}. */
 export interface PostgresStoreOptions {
@@ -36,6 +37,8 @@ export interface PostgresStoreOptions {
 
 /** What was there is looked through at most so often by each store, in milliseconds. */
 const SWEEP_MS = 60_000;
+/** Before a statement is tried again, in milliseconds. */
+const PAUSE_MS = 20;
 /** Families that one transaction removes. */
 const SWEPT_AT_ONCE = 500;
 
@@ -50,6 +53,7 @@ const SWEPT_AT_ONCE = 500;
  * ```
  */
 export class PostgresStore implements Store {
+  readonly holdsArtifacts = false;
   readonly #pool: PostgresPool;
   readonly #schema: string;
   readonly #vault: NativeVault | undefined;
@@ -75,8 +79,7 @@ export class PostgresStore implements Store {
       throw new PromptseamError("PS_INVALID_ARGUMENT", "maxBytes must be a count of bytes.");
     this.#maxBytes = maxBytes;
     this.#vault = key && take(native.NativeVault.of(asBuffer(key)));
-    this.#pool = pool;
-    pool.on("error", ignored);
+    this.#pool = guard(pool);
   }
 
   /**
@@ -201,7 +204,6 @@ export class PostgresStore implements Store {
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.allSettled(this.#underWay);
-    this.#pool.off("error", ignored);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -275,6 +277,8 @@ export class PostgresStore implements Store {
       return await rowsOf(this.#pool, statement, values);
     } catch (error) {
       if (!again || !isPassing(error)) throw error;
+      // Where one connection broke, so did others: the pool is given time to see it.
+      await sleep(PAUSE_MS);
       return rowsOf(this.#pool, statement, values);
     }
   }

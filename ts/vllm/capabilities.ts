@@ -111,7 +111,8 @@ interface Outcome {
 
 const NO_PLUGIN: Outcome = {
   facts: null,
-  refusal: "The server has no prompt handles: it runs without the promptseam-vllm plugin, or a proxy hides its routes.",
+  refusal:
+    "The server has no prompt handles: it runs without the promptseam-vllm plugin, or a proxy hides its routes.",
 };
 
 /** The facts of an answer, or why the server refused; other failures say nothing about what it can do. */

@@ -329,7 +329,8 @@ describe("broken connections", () => {
     await holder.query(`begin; select from "${schema}".conversations for update`);
     const committing = store.commit(turnOf(second, { version: 1 }));
     const waiting = `select pid from pg_stat_activity where wait_event_type = 'Lock' and query like '%"${schema}".commit%'`;
-    const waiters = () => expect.poll(async () => (await pool.query(waiting)).rows.length, { timeout: 10_000 });
+    const waiters = () =>
+      expect.poll(async () => (await pool.query(waiting)).rows.length, { timeout: 10_000 });
     await waiters().toBe(1);
     await pool.query(`select pg_terminate_backend(pid) from (${waiting}) as stuck`);
     await waiters().toBe(1);

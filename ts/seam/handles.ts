@@ -57,12 +57,12 @@ export class Handles {
   /**
    * How a prompt of so many tokens goes by handle; undefined where chat ids are better, or the server has none.
    *
-   * @param from the artifact that the turn goes on from
+   * @param from the artifacts that the turn has most in common with, the best first
    */
   async choose(
     tokens: number,
     key: HandleKey,
-    from: string | undefined,
+    from: readonly string[],
     signal: AbortSignal | undefined,
   ): Promise<ChosenHandle | undefined> {
     if (this.#client === undefined || this.#transport === "chat_ids" || this.#breaker.isOpen)
@@ -75,12 +75,9 @@ export class Handles {
       // The request itself meets what is wrong with the server.
       return undefined;
     }
-    const held = from === undefined ? undefined : this.#use(nameOf(key, from));
-    return {
-      options: { tenant: key.tenant, from: held?.handle },
-      key,
-      from: held === undefined ? undefined : from,
-    };
+    const known = from.find((artifact) => this.#held.has(nameOf(key, artifact)));
+    const held = known === undefined ? undefined : this.#use(nameOf(key, known));
+    return { options: { tenant: key.tenant, from: held?.handle }, key, from: known };
   }
 
   /** Learns from what became of a request, however it ended. */

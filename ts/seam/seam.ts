@@ -121,7 +121,7 @@ export class Seam {
       project: options.project,
       version: found.standing?.version ?? 0,
       lora: options.lora ?? "",
-      from: (found.base ?? found.standing?.tip)?.artifact.id,
+      from: [found.base, found.standing?.tip].flatMap((base) => base?.artifact.id ?? []),
       expires: found.base?.expires ?? Number.POSITIVE_INFINITY,
       startedMs: started,
     });

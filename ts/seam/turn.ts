@@ -40,8 +40,8 @@ export interface TurnParts {
   readonly project: string | undefined;
   readonly version: number;
   readonly lora: string;
-  /** Id of the artifact that the turn, or its conversation, goes on from. */
-  readonly from: string | undefined;
+  /** Ids of the artifacts that the turn goes on from, and that its conversation would. */
+  readonly from: readonly string[];
   /** Until when what it goes on from may be used, in milliseconds of Unix time. */
   readonly expires: number;
   /** By `performance.now()`. */

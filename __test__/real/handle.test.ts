@@ -285,7 +285,8 @@ describe("a reference that does not hold: nothing runs, and all ids are sent onc
       { prompt, handle: { from: own }, sampledIds: "auto" },
     );
     let pieces = 0;
-    for await (const chunk of answer) if ((chunk.type === "text" || chunk.type === "reasoning") && ++pieces === 3) break;
+    for await (const chunk of answer)
+      if ((chunk.type === "text" || chunk.type === "reasoning") && ++pieces === 3) break;
     expect(answer.facts).toMatchObject({ way: "handle", handle: null });
     await sleep(300);
     expect(await kept()).toBe(before);

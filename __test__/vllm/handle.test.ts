@@ -237,10 +237,21 @@ test("missed twice: the ids go beside the messages", async () => {
   expect(generated().at(-1)?.ids).toEqual(next.tokenIds());
 });
 
-test("the plugin vanishes: the ids go beside the messages, and the server is not asked again", async () => {
+test.each<[string, () => void]>([
+  [
+    "the plugin vanishes",
+    () => {
+      server.handles.loaded = false;
+    },
+  ],
+  [
+    "a proxy forbids the route",
+    () => server.fail({ kind: "status", status: 403 }, { path: CHAT, times: Number.POSITIVE_INFINITY }),
+  ],
+])("%s: the ids go beside the messages, and the server is not asked again", async (_, disturb) => {
   expect(await client.promptHandles()).toMatchObject({ models: ["test"] });
   const { from, next } = await begun();
-  server.handles.loaded = false;
+  disturb();
   const facts = await send(next, { from });
   expect(facts).toMatchObject({ way: "chat_ids", handleMisses: 0, attempts: 2 });
   expect(generated().at(-1)?.ids).toEqual(next.tokenIds());

@@ -7,7 +7,7 @@ import type { Chunk } from "./chunks.ts";
 import { AnswerFacts } from "./facts.ts";
 import { contentTypeError, truncatedError } from "./failure.ts";
 import { Guard } from "./guard.ts";
-import { heldBy, isHandleMiss, isRouteRefusal } from "./handle.ts";
+import { heldBy, isHandleMiss, isRouteRefusal, mayBeMissing } from "./handle.ts";
 import type { JsonValue } from "./json.ts";
 import type { ResolvedOptions } from "./options.ts";
 import type { BuiltRequest } from "./requests.ts";
@@ -384,7 +384,7 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
       const { promptTokens } = this.#request;
       publish("handleMiss", () => ({ id: this.#id, promptTokens, named: handle.whole !== null }));
       if (handle.whole !== null) return handle.whole();
-    } else if (error.details.status === 404) {
+    } else if (mayBeMissing(error)) {
       this.#routeMissing = true;
     }
     return handle.asChatIds();

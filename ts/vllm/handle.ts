@@ -119,8 +119,10 @@ export function isHandleMiss(error: unknown): boolean {
   );
 }
 
-/** What a route answers that is not there, or does not take this request. Not a missing key, and not a failure. */
-const REFUSED: ReadonlySet<number> = new Set([400, 404, 405, 413, 422, 501]);
+/** What a route answers that is not there, or that a proxy does not let through. */
+const MISSING: ReadonlySet<number> = new Set([403, 404, 405]);
+/** What it answers to a request that it does not take. Not a missing key, and not a failure. */
+const REFUSED: ReadonlySet<number> = new Set([...MISSING, 400, 413, 422, 501]);
 
 /** Whether the handle route did not take a request, so that it may be sent another way. A prompt over the context is over it there too. */
 export function isRouteRefusal(error: unknown): error is PromptseamError {
@@ -129,4 +131,9 @@ export function isRouteRefusal(error: unknown): error is PromptseamError {
     error.code === "PS_HTTP_STATUS" &&
     REFUSED.has(error.details.status ?? 0)
   );
+}
+
+/** Whether such a refusal may mean that there is no such route. */
+export function mayBeMissing({ details }: PromptseamError): boolean {
+  return MISSING.has(details.status ?? 0);
 }

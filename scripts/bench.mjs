@@ -65,6 +65,7 @@ const SUITES = {
   "to-ids": () => script("bench/to-ids.mjs"),
   prompts: () => script("bench/prompts.mjs"),
   continuation: () => script("--expose-gc", "bench/continuation.mjs"),
+  store: () => script("--expose-gc", "bench/store.mjs"),
   "event-loop": () => script("--expose-gc", "bench/event-loop.mjs"),
   load,
 };

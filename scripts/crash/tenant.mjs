@@ -1,0 +1,2 @@
+/** Whose conversations crash tests play. */
+export const TENANT = "promptseam crash test";

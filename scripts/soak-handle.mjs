@@ -19,9 +19,9 @@ const HELP = `npm run soak:handle [-- options]
 `;
 const TENANTS = 8;
 /** Little enough that the handles of conversations that go on are evicted too. */
-const MAX_BYTES = 320 * 1024;
-const TENANT_MAX_BYTES = 48 * 1024;
-const DROP_EVERY_MS = 1_500;
+const MAX_BYTES = 240 * 1024;
+const TENANT_MAX_BYTES = 36 * 1024;
+const WATCH_EVERY_MS = 1_000;
 const PORT = 18_519;
 
 const { values } = parseArgs({
@@ -56,29 +56,29 @@ async function soak(minutes, restarts, count) {
   // Long enough for a restart: what was not answered yet is sent again.
   const client = new VllmClient({ baseUrl: server.baseUrl, retries: 10, retryDelayMs: 300 });
   const seam = new Seam({ model, client, transport: "handle" });
+  const drop = async ({ id, tenant, salt }) => {
+    try {
+      const answer = await fetch(`${server.baseUrl}${HANDLES_PATH}/drop`, {
+        method: "POST",
+        headers: { "content-type": "application/json", ...tenantHeaders(tenant) },
+        body: JSON.stringify({ prompt_cache_ref: { id }, cache_salt: salt }),
+      });
+      if (answer.ok) report.drops++;
+    } catch {
+      // The server is being restarted.
+    }
+  };
   const conversations = Array.from({ length: count }, (_, number) => {
-    return new Conversation({ model, seam, report, number, tenant: `tenant ${number % TENANTS}` });
+    return new Conversation({ model, seam, report, drop, number, tenant: `tenant ${number % TENANTS}` });
   });
 
-  /** Drops the newest handle of a random conversation. */
-  const drop = async () => {
-    const held = conversations[Math.floor(Math.random() * count)]?.held ?? null;
-    if (held === null) return;
-    const answer = await fetch(`${server.baseUrl}${HANDLES_PATH}/drop`, {
-      method: "POST",
-      headers: { "content-type": "application/json", ...tenantHeaders(held.tenant) },
-      body: JSON.stringify({ prompt_cache_ref: { id: held.id }, cache_salt: held.salt }),
-    });
-    if (answer.ok) report.drops++;
-  };
   const began = Date.now();
   const until = began + 60_000 * minutes;
-  const disturb = async () => {
+  const watch = async () => {
     while (Date.now() < until) {
-      await sleep(Math.random() * 2 * DROP_EVERY_MS);
+      await sleep(WATCH_EVERY_MS);
       if (report.goingDown) continue;
       try {
-        await drop();
         report.watched(await client.metrics(), MAX_BYTES);
       } catch {
         // The server is being restarted.

@@ -5,6 +5,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 /** Turns after which a conversation begins anew, so that its prompts stay short. */
 const LONGEST = 14;
+/** How many of its handles are dropped before they are used. */
+const DROPPED = 0.08;
 const TOOLS = [
   {
     type: "function",
@@ -65,21 +67,22 @@ function messageOf(chunks) {
 }
 
 export class Conversation {
-  /** The handle of its last turn, with whom it belongs to; null before there is one. */
-  held = null;
   #model;
   #seam;
   #report;
+  #drop;
   #name;
   #tenant;
   #salt;
   #begun = 0;
   #messages = [];
 
-  constructor({ model, seam, report, number, tenant }) {
+  /** `drop`: asks the server to forget a handle, {id, tenant, salt}. */
+  constructor({ model, seam, report, drop, number, tenant }) {
     this.#model = model;
     this.#seam = seam;
     this.#report = report;
+    this.#drop = drop;
     this.#name = `conversation ${number}`;
     this.#tenant = tenant;
     this.#salt = `salt of ${tenant}`;
@@ -96,7 +99,6 @@ export class Conversation {
 
   #begin() {
     this.#begun++;
-    this.held = null;
     this.#messages = [
       { role: "system", content: `${this.#name}, ${this.#begun}. ${words(150)}` },
       { role: "user", content: words(20) },
@@ -127,7 +129,8 @@ export class Conversation {
     const whole = await this.#model.render(request);
     this.#report.ended(turn, whole, Uint32Array.from(ids));
     const { handle } = turn.facts;
-    if (handle !== null) this.held = { id: handle.id, tenant: this.#tenant, salt: this.#salt };
+    if (handle !== null && Math.random() < DROPPED)
+      await this.#drop({ id: handle.id, tenant: this.#tenant, salt: this.#salt });
     const answer = messageOf(chunks);
     this.#messages = [
       ...this.#messages,

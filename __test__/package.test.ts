@@ -15,6 +15,7 @@ test("the public exports are these", () => {
   expect(Object.keys(root).sort()).toEqual(
     [
       "Answer",
+      "BlockHashes",
       "CHANNELS",
       "DecodeStream",
       "ERROR_CODES",

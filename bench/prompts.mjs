@@ -1,4 +1,4 @@
-// Prompts through the addon: the next turn beside the full render, comparisons, and what a prompt costs.
+// Prompts through the addon: the next turn beside the full render, comparisons, block hashes, and what a prompt costs.
 
 import { Bench } from "tinybench";
 import { Model, Prompt } from "../dist/index.js";
@@ -51,6 +51,42 @@ async function comparisons() {
   return bench.tasks.map((task) => taskRow(task));
 }
 
+/** Hashes of a prompt that grew by a turn, beside those of one that nothing is known of. */
+async function blockHashes(algorithm) {
+  say(`block hashes, ${algorithm}`);
+  const options = { profile: `vllm-${algorithm.replace("_", "-")}`, hashSeed: "0" };
+  const name = `block hashes, 28k +500, ${algorithm}`;
+  const { grown, branched, anew } = await paired(
+    {
+      grown: ({ grown }) => grown.blockHashes(options),
+      branched: ({ branched }) => branched.blockHashes(options),
+      anew: ({ anew }) => anew.blockHashes(options),
+    },
+    {
+      rounds: 200,
+      prepare: async () => {
+        const ids = Uint32Array.from({ length: 28_500 }, () => Math.floor(Math.random() * 150_000));
+        const first = Prompt.fromIds(ids.subarray(0, 28_000));
+        await first.blockHashes(options);
+        const grown = first.continued(ids.subarray(28_000));
+        // As a turn does that goes on from the last append boundary: the run it stands in is copied.
+        const branched = first.continued(ids.subarray(27_990), 27_990);
+        return { grown, branched, anew: Prompt.fromIds(ids) };
+      },
+      check: ({ grown, branched, anew }) => {
+        const same = [grown, branched].every(({ bytes }) => Buffer.compare(bytes, anew.bytes) === 0);
+        if (!same) throw new Error("remembered hashes were others");
+      },
+    },
+  );
+  const microseconds = (samples) => samples.map((time) => time * 1_000);
+  return [
+    row(name, "µs", microseconds(grown)),
+    row(`${name}: from 10 ids before its end`, "µs", microseconds(branched)),
+    row(`${name}: nothing known`, "µs", microseconds(anew), { baseline: name, ratio: ratio(anew, grown) }),
+  ];
+}
+
 /** Bytes for each id that a turn adds, over a conversation. */
 async function memory(model) {
   say("memory");
@@ -69,6 +105,8 @@ async function memory(model) {
 const model = await Model.load(modelFolder("qwen3"), { maxModelLength: 200_000 });
 const rows = [];
 for (const size of SIZES) rows.push(...(await nextTurns(model, size)));
-rows.push(...(await comparisons()), ...(await memory(model)));
+rows.push(...(await comparisons()));
+for (const algorithm of ["xxhash_cbor", "sha256_cbor"]) rows.push(...(await blockHashes(algorithm)));
+rows.push(...(await memory(model)));
 model.close();
 process.stdout.write(JSON.stringify(rows));

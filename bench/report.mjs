@@ -15,6 +15,8 @@ const TARGETS = {
   "prepare (+500), 28k, conversation known: main thread": { atMost: 60 },
   "prepare (+500), conversation known: 128k over 28k": { atMost: 1.25 },
   "prepare (+500), 28k, recognition: a history sent again": { atMost: 400 },
+  "block hashes, 28k +500, xxhash_cbor": { atMost: 60 },
+  "block hashes, 28k +500, sha256_cbor": { atMost: 250 },
   "prepared turns, 28k": { atLeast: 4_000 },
   "an idle 28k conversation, messages included": { atMost: 250 },
   "commit (+700), 28k, SQLite": { atMost: 1 },

@@ -86,6 +86,11 @@ export declare class NativePlan {
 
 /** A handle to a prompt. */
 export declare class NativePrompt {
+  /**
+   * The hashes of the full blocks, one behind the other: at once where little
+   * is to be hashed, else off the event loop.
+   */
+  blockHashes(options: NativeBlockHashOptions): Failure | Buffer | Promise<Failure | Buffer>
   static fromIds(ids: Uint32Array): NativePrompt
   continued(keep: number, ids: Uint32Array): Outcome<NativePrompt>
   /** [length, reused] */
@@ -203,6 +208,17 @@ export interface NativeArtifactInfo {
   allBytes: number
   messages: number
   tokens?: number
+}
+
+/** What the hashes are made with; see `Prompt.blockHashes`. */
+export interface NativeBlockHashOptions {
+  sha256: boolean
+  blockSize: number
+  hashSeed?: string
+  cacheSalt?: string
+  loraName?: string
+  loraPath?: string
+  tagged: boolean
 }
 
 /** An added token and what the boundary proof says of it. */

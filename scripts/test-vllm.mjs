@@ -65,9 +65,9 @@ async function main() {
     results.push(await runTests(family, values["base-url"], model, ENGINE_SUITES));
   } else {
     for (const family of families) results.push(await testFamily(family));
-    // This suite starts, kills and restarts a server of its own.
+    // These suites start servers of their own.
     if (families.includes("qwen3")) {
-      results.push(await runTests("qwen3", "its-own", modelFolder("qwen3"), ["restart"]));
+      results.push(await runTests("qwen3", "its-own", modelFolder("qwen3"), ["restart", "block-hashes"]));
     }
   }
   return printTotal(results);

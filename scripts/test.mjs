@@ -30,14 +30,15 @@ async function rust() {
   return counted(code, sum(output, /(\d+) passed;/g), sum(output, /passed; (\d+) failed;/g));
 }
 
-async function fuzz() {
-  const { code } = await execute("npm", ["run", "--silent", "fuzz:tokenizer", "--", "--seconds", "10"]);
+async function fuzz(name) {
+  const { code } = await execute("npm", ["run", "--silent", name, "--", "--seconds", "10"]);
   return counted(code, code === 0 ? 1 : 0, 0);
 }
 
 run(async () => {
   await setup();
   const results = [];
-  for (const suite of [rust, () => vitest([]), pythonTests, fuzz]) results.push(await suite());
+  const fuzzers = ["fuzz:tokenizer", "fuzz:records"].map((name) => () => fuzz(name));
+  for (const suite of [rust, () => vitest([]), pythonTests, ...fuzzers]) results.push(await suite());
   return printTotal(results);
 });

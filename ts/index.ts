@@ -1,5 +1,6 @@
 /** promptseam: long LLM conversations that never pay twice for the same prompt. */
 
+export { BlockHashes, type BlockHashOptions } from "./block-hashes.ts";
 export { ERROR_CODES, type ErrorCode, type ErrorDetails, PromptseamError } from "./errors.ts";
 export * from "./events.ts";
 export {

@@ -1,5 +1,7 @@
 /** The Prompt: an immutable sequence of token ids that a model sees, kept in native memory. */
 
+import { abortable } from "./abort.ts";
+import { BlockHashes, type BlockHashOptions, nativeBlockHashOptions } from "./block-hashes.ts";
 import { PromptseamError } from "./errors.ts";
 import { asBuffer, type NativePrompt, native, take } from "./native.ts";
 
@@ -85,6 +87,18 @@ export class Prompt {
   /** Whether both have the same ids. */
   equals(other: Prompt): boolean {
     return take(this.#native.equals(other.#native));
+  }
+
+  /**
+   * The hashes that vLLM's prefix cache has for this prompt's full blocks. Off the event loop where there is much to hash: O(ids)
+   * the first time, O(ids since) for a prompt that grew from one whose hashes were asked for.
+   *
+   * @throws PromptseamError `PS_INVALID_ARGUMENT` when an option is unknown or out of range
+   */
+  async blockHashes(options: BlockHashOptions): Promise<BlockHashes> {
+    const native = nativeBlockHashOptions(options);
+    const hashes = await abortable(options.signal, async () => this.#native.blockHashes(native));
+    return new BlockHashes(take(hashes), native.blockSize, native.sha256 ? 32 : 16);
   }
 
   /** Heap bytes of the whole prompt, those it shares included. */

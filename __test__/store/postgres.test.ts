@@ -198,6 +198,45 @@ describe("statements", () => {
     await one.end();
   });
 
+  test("never read a whole table, whatever was there when a session planned them", async () => {
+    const own = poolOf(database, 1);
+    const store = await migrated({ pool: own });
+    const chain = await artifacts.chain(["One?", "Two?", "Three?"]);
+    for (let round = 0; round < 12; round++) {
+      for (const [version, artifact] of chain.entries()) {
+        await store.commit(turnOf(artifact, { version, toolRound: version === 2 }));
+      }
+      await store.load("a", "c");
+      await store.find("a", [DIGEST, (chain[1] as Artifact).digest], (chain[0] as Artifact).id);
+      await store.list("a", { after: "b", project: "" });
+      await store.move("a", "c", "p");
+      await store.salt("a", "d");
+      await store.abandon("a", "c");
+      await (round % 2 === 0 ? store.delete("a", "c") : store.deleteTenant("a"));
+      await store.expire();
+    }
+    await store.close();
+    await own.end();
+    // A session counts what it read when it ends.
+    await sleep(500);
+    const { rows } = await pool.query(
+      "select relname, seq_scan from pg_stat_user_tables where schemaname = $1 and relname <> 'schema_version'",
+      [schema],
+    );
+    // The bound is on all families together: twelve times as told, and once after the first turn.
+    const whole = {
+      tenants: 0,
+      salts: 0,
+      families: 13,
+      artifacts: 0,
+      conversations: 0,
+      family_conversations: 0,
+    };
+    expect(Object.fromEntries(rows.map(({ relname, seq_scan }) => [relname, Number(seq_scan)]))).toEqual(
+      whole,
+    );
+  });
+
   test("are read without the process's own parsers", async () => {
     const odd = new pg.Pool({
       ...database.connection,

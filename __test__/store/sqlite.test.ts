@@ -332,7 +332,10 @@ describe("bounds", () => {
     const late = await seamOn(store).prepare({ messages: [user("x")] }, { now: NOW, conversation: "c" });
     expect(late.outcome).toMatchObject({ reason: "artifact_expired" });
     expect(await store.expire()).toBe(2);
-    expect(await store.stats()).toMatchObject({ artifacts: 0, bytes: 0 });
+    expect(await store.stats()).toMatchObject({ artifacts: 0, bytes: 0, conversations: 1 });
+    vi.setSystemTime(NOW.getTime() + 31 * 24 * 3_600_000);
+    await store.expire();
+    expect(await store.stats()).toMatchObject({ conversations: 0 });
   });
 });
 

@@ -1,5 +1,5 @@
 //! Fast engine against reference, and the boundary proof against both:
-//! `fuzz-tokenizer [--seconds N] [--texts N] [--seed N] [--json]`.
+//! `fuzz tokenizer [--seconds N] [--most N] [--seed N] [--json]`.
 //!
 //! Ends with a line that counts texts and mismatches; exits 1 on a mismatch and
 //! prints the seed and a shortened input for each.
@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::options::Options;
 use promptseam::tokenizer::{EngineKind, Special, Tokenizer, TokenizerOptions};
 use promptseam_fixtures::{FAMILIES, Rng, golden, tokenizer_json};
 
@@ -19,13 +20,6 @@ const LONG: usize = 20_000;
 /// Texts of one family in a row, and how many of them are long.
 const RUN: u64 = 1_024;
 const LONG_PER_RUN: u64 = 2;
-
-struct Options {
-    seconds: u64,
-    texts: u64,
-    seed: u64,
-    json: bool,
-}
 
 struct Pair {
     family: &'static str,
@@ -43,14 +37,7 @@ struct Counts {
     mismatches: AtomicUsize,
 }
 
-fn main() -> ExitCode {
-    let options = match parse_options() {
-        Ok(options) => options,
-        Err(message) => {
-            eprintln!("{message}");
-            return ExitCode::from(2);
-        }
-    };
+pub(crate) fn run(options: &Options) -> ExitCode {
     let words = words();
     let pairs: Vec<Pair> = FAMILIES.iter().map(|family| load(family)).collect();
     if !options.json {
@@ -64,11 +51,11 @@ fn main() -> ExitCode {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         for worker in 0..threads {
-            let (pairs, words, counts, options) = (&pairs, &words, &counts, &options);
+            let (pairs, words, counts) = (&pairs, &words, &counts);
             scope.spawn(move || {
                 let mut round = 0_u64;
                 while Instant::now() < deadline
-                    && counts.texts.load(Ordering::Relaxed) < options.texts
+                    && counts.texts.load(Ordering::Relaxed) < options.most
                     && counts.mismatches.load(Ordering::Relaxed) < 10
                 {
                     let number = round * threads as u64 + worker as u64;
@@ -103,31 +90,6 @@ fn main() -> ExitCode {
         );
     }
     ExitCode::from(u8::from(mismatches > 0))
-}
-
-fn parse_options() -> Result<Options, String> {
-    const USAGE: &str = "usage: fuzz-tokenizer [--seconds N] [--texts N] [--seed N] [--json]";
-    let mut options = Options {
-        seconds: 60,
-        texts: u64::MAX,
-        seed: 1,
-        json: false,
-    };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let mut number = || {
-            let value = arguments.next().and_then(|value| value.parse().ok());
-            value.ok_or_else(|| format!("{argument} takes a number\n{USAGE}"))
-        };
-        match argument.as_str() {
-            "--seconds" => options.seconds = number()?,
-            "--texts" => options.texts = number()?,
-            "--seed" => options.seed = number()?,
-            "--json" => options.json = true,
-            _ => return Err(format!("unknown option {argument}\n{USAGE}")),
-        }
-    }
-    Ok(options)
 }
 
 fn load(family: &'static str) -> Pair {

@@ -3,6 +3,7 @@
 import { abortError, PromptseamError } from "../errors.ts";
 import { clock, Model } from "../model.ts";
 import { asBuffer, cancellable, type NativePlan, type NativeSeam, native, take } from "../native.ts";
+import { checkIds } from "../store/limits.ts";
 import { Artifact, type MaybePromise } from "../store/store.ts";
 import type { ChatMessage, ChatRequest } from "../vllm/requests.ts";
 import { Handles } from "./handles.ts";
@@ -94,7 +95,7 @@ export class Seam {
    * Plans a turn: `{ append }` goes on from a known conversation's open tool round, else its head; a request with `messages`
    * is always the full history, as an object or as the raw bytes of its JSON body, which is the faster way.
    *
-   * @throws PromptseamError what `model.render` throws; `PS_CONVERSATION_UNKNOWN` for an append to a conversation whose history
+   * @throws PromptseamError what `model.render` throws; `PS_INVALID_ARGUMENT` for ids of over 1,000 characters; `PS_CONVERSATION_UNKNOWN` for an append to a conversation whose history
    * is not, or no longer, known; `PS_STORE` where the store cannot be asked for it
    */
   async prepare(
@@ -103,9 +104,10 @@ export class Seam {
   ): Promise<Turn> {
     const started = performance.now();
     if (options.signal?.aborted) throw abortError(options.signal);
+    const tenant = options.tenant ?? "";
+    checkIds(tenant, options.conversation, options.project);
     let read = Read.of(request, this.#native, options.signal);
     if (read instanceof Promise) read = await read;
-    const tenant = options.tenant ?? "";
     let found =
       read.append !== null ? this.#findTip(tenant, options) : this.#findHistory(read, tenant, options);
     if (found instanceof Promise) found = await found;

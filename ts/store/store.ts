@@ -177,7 +177,10 @@ export interface Store {
   delete(tenant: string, conversation: string): MaybePromise<boolean>;
   /** Forgets a tenant and all that is its own, salts included. Tells how many artifacts that were. */
   deleteTenant(tenant: string): MaybePromise<number>;
-  /** Removes what has expired, and what is over the store's bounds. Tells how many artifacts that were. */
+  /**
+   * Removes what has expired, and what is over the store's bounds. Tells how many artifacts that were. A conversation that has
+   * lost all of its own is remembered for a while, so that a turn can say so (`artifact_miss`).
+   */
   expire(): MaybePromise<number>;
   /**
    * The secret that keeps a tenant's prefixes in an engine's cache apart from everybody else's. Made at random when it is first

@@ -179,6 +179,45 @@ fn golden_line(line: &str) -> GoldenLine {
     }
 }
 
+/// A prompt's block hashes as vLLM's own code gave them.
+#[derive(Debug)]
+pub struct GoldenBlockHashes {
+    /// vLLM's name of it.
+    pub algorithm: String,
+    /// `PYTHONHASHSEED`.
+    pub hash_seed: String,
+    /// Ids in a block.
+    pub block_size: usize,
+    /// The request's salt.
+    pub cache_salt: Option<String>,
+    /// The prompt.
+    pub token_ids: Vec<u32>,
+    /// The hashes in hexadecimal digits.
+    pub block_hashes: Vec<String>,
+}
+
+/// All golden block hashes, in order.
+///
+/// # Panics
+/// If the fixture is missing or damaged.
+pub fn golden_block_hashes() -> Vec<GoldenBlockHashes> {
+    let path = root().join("__test__/fixtures/golden/vllm-block-hashes.json");
+    let text = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let lines: Vec<Value> = serde_json::from_slice(&text).unwrap();
+    let lines = lines.into_iter().map(|mut line| {
+        let mut field = |name: &str| line[name].take();
+        GoldenBlockHashes {
+            algorithm: serde_json::from_value(field("algorithm")).unwrap(),
+            hash_seed: serde_json::from_value(field("hash_seed")).unwrap(),
+            block_size: serde_json::from_value(field("block_size")).unwrap(),
+            cache_salt: serde_json::from_value(field("cache_salt")).unwrap(),
+            token_ids: serde_json::from_value(field("token_ids")).unwrap(),
+            block_hashes: serde_json::from_value(field("block_hashes")).unwrap(),
+        }
+    });
+    lines.collect()
+}
+
 /// Noon of a date spelled `2026-11-21`, in milliseconds of Unix time.
 fn noon_of(date: &str) -> i64 {
     let parts: Vec<i64> = date.split('-').map(|part| part.parse().unwrap()).collect();

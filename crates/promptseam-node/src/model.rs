@@ -213,10 +213,15 @@ impl NativeModel {
     #[napi(ts_return_type = "Promise<Failure | NativeModel>")]
     pub fn load<'env>(env: &'env Env, source: NativeSource) -> napi::Result<Object<'env>> {
         // The loader's one job; dropping the pool lets it finish.
-        let loader = Pool::new("model", 1, 1).map_err(|e| napi::Error::from_reason(e.to_string()))?;
+        let loader =
+            Pool::new("model", 1, 1).map_err(|e| napi::Error::from_reason(e.to_string()))?;
         promise(env, &loader, move || {
-            let pool = Pool::new("model", source.threads as usize, source.queue_limit as usize)
-                .map_err(|e| Failure::new("PS_INTERNAL", format!("No threads: {e}.")))?;
+            let pool = Pool::new(
+                "model",
+                source.threads as usize,
+                source.queue_limit as usize,
+            )
+            .map_err(|e| Failure::new("PS_INTERNAL", format!("No threads: {e}.")))?;
             let model = load(source)?;
             release_unused_memory();
             Ok(NativeModel {

@@ -31,11 +31,7 @@ pub(crate) enum Refused {
 }
 
 impl Pool {
-    pub(crate) fn new(
-        owner: &'static str,
-        threads: usize,
-        limit: usize,
-    ) -> std::io::Result<Self> {
+    pub(crate) fn new(owner: &'static str, threads: usize, limit: usize) -> std::io::Result<Self> {
         let (sender, receiver) = bounded::<Job>(limit);
         for index in 0..threads {
             let receiver = receiver.clone();

@@ -9,7 +9,10 @@ use napi::{
 use napi_derive::napi;
 use promptseam::prompt::{Fingerprint, Prompt, read_answer};
 
-use crate::outcome::{Failure, Outcome, guarded};
+use crate::{
+    outcome::{Failure, Outcome, guarded},
+    seam::hex,
+};
 
 /// Bytes that live prompts have told V8 of, for the next report.
 pub(crate) static UNREPORTED: AtomicI64 = AtomicI64::new(0);
@@ -174,20 +177,32 @@ impl NativePrompt {
         guarded(|| Ok(self.get()? == other.get()?))
     }
 
-    /// `before`, the ids as a JSON array, and `after`, as one buffer.
+    /// `before`, the ids from `from` on as a JSON array, and `after`, as one buffer.
     #[napi]
     pub fn write_json(
         &self,
         before: Either<String, Uint8Array>,
         after: Either<String, Uint8Array>,
+        from: Option<u32>,
     ) -> Outcome<Buffer> {
         guarded(|| {
             let prompt = self.get()?;
-            Ok(Buffer::from(body_of(
-                prompt,
-                bytes_of(&before),
-                bytes_of(&after),
-            )))
+            let from = from.unwrap_or(0) as usize;
+            let (before, after) = (bytes_of(&before), bytes_of(&after));
+            Ok(Buffer::from(body_of(prompt, from, before, after)))
+        })
+    }
+
+    /// BLAKE3 over the first `tokens` ids in hexadecimal.
+    #[napi]
+    pub fn hash(&self, tokens: u32) -> Outcome<String> {
+        guarded(|| {
+            let (prompt, tokens) = (self.get()?, tokens as usize);
+            if tokens > prompt.len() {
+                let what = format!("The prompt has {} tokens.", prompt.len());
+                return Err(Failure::new("PS_INVALID_ARGUMENT", what));
+            }
+            Ok(hex(&prompt.hash(0, tokens)))
         })
     }
 
@@ -241,7 +256,7 @@ impl Task for WriteJson {
         Ok(guarded(|| {
             let prompt = self.prompt.as_ref().map_err(Clone::clone)?;
             let (before, after) = (self.before.as_bytes(), self.after.as_bytes());
-            Ok(Buffer::from(body_of(prompt, before, after)))
+            Ok(Buffer::from(body_of(prompt, 0, before, after)))
         }))
     }
 
@@ -250,10 +265,11 @@ impl Task for WriteJson {
     }
 }
 
-fn body_of(prompt: &Prompt, before: &[u8], after: &[u8]) -> Vec<u8> {
-    let mut body = Vec::with_capacity(before.len() + after.len() + 7 * prompt.len() + 2);
+fn body_of(prompt: &Prompt, from: usize, before: &[u8], after: &[u8]) -> Vec<u8> {
+    let ids = prompt.len().saturating_sub(from);
+    let mut body = Vec::with_capacity(before.len() + after.len() + 7 * ids + 2);
     body.extend_from_slice(before);
-    prompt.write_json(&mut body);
+    prompt.write_json_from(from, &mut body);
     body.extend_from_slice(after);
     body
 }

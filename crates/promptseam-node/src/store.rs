@@ -11,9 +11,7 @@ use napi::{
     bindgen_prelude::{Buffer, BufferSlice, Object, ToNapiValue},
 };
 use napi_derive::napi;
-use promptseam::store::{
-    Move, SqliteOptions, SqliteStore, Stand, Stored, Synchronous, Vault,
-};
+use promptseam::store::{Move, SqliteOptions, SqliteStore, Stand, Stored, Synchronous, Vault};
 
 use crate::{
     model::promise,

@@ -10,8 +10,8 @@ use std::{collections::HashMap, sync::Arc};
 use promptseam::{
     Cancel,
     continuation::{
-        Answer, Artifact, Certificate, Drift, Field, Found, Identity, Plan, PlanOptions,
-        Reason, Rung, Turn,
+        Answer, Artifact, Certificate, Drift, Field, Found, Identity, Plan, PlanOptions, Reason,
+        Rung, Turn,
     },
     template::Now,
     tokenizer::Special,

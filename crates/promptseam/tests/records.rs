@@ -57,7 +57,9 @@ fn play(family: &str, mut look: impl FnMut(&Turn, Option<(usize, Kept)>, &Kept))
             sampled: Some(vec![1, 2, 3]),
         };
         let artifact = Arc::new(plan.commit(answer).unwrap());
-        let mut chain = before.as_ref().map_or_else(Vec::new, |(_, kept)| kept.chain.clone());
+        let mut chain = before
+            .as_ref()
+            .map_or_else(Vec::new, |(_, kept)| kept.chain.clone());
         chain.extend(store::pack(&artifact).unwrap());
         let kept = Kept { artifact, chain };
         look(&turn, before, &kept);
@@ -70,7 +72,10 @@ fn what_was_restored_goes_on_as_what_was_not() {
     let identity = Identity::default();
     for family in FAMILIES {
         let other = fresh(family);
-        let lines: Vec<_> = golden().into_iter().filter(|line| line.family == *family).collect();
+        let lines: Vec<_> = golden()
+            .into_iter()
+            .filter(|line| line.family == *family)
+            .collect();
         let mut lines = lines.iter();
         let mut turns = 0;
         play(family, |turn, before, after| {
@@ -95,7 +100,8 @@ fn what_was_restored_goes_on_as_what_was_not() {
             assert_eq!(ours.prompt(), theirs.prompt(), "{}", line.id);
             assert_eq!(ours.seam(), theirs.seam());
             let combined = |plan: &promptseam::continuation::Plan| {
-                plan.certificate().map(|certificate| certificate.combined_id)
+                plan.certificate()
+                    .map(|certificate| certificate.combined_id)
             };
             assert_eq!(combined(&ours), combined(&theirs));
         });
@@ -121,7 +127,10 @@ fn a_record_behind_a_known_artifact_is_enough() {
 fn what_was_tampered_with_is_refused() {
     let mut longest: Option<Kept> = None;
     play("qwen3", |_, _, after| {
-        if longest.as_ref().is_none_or(|kept| kept.chain.len() < after.chain.len()) {
+        if longest
+            .as_ref()
+            .is_none_or(|kept| kept.chain.len() < after.chain.len())
+        {
             longest = Some(after.clone());
         }
     });
@@ -135,8 +144,15 @@ fn what_was_tampered_with_is_refused() {
     for at in (0..chain.len()).step_by(step).chain(0..12) {
         let mut bad = chain.clone();
         bad[at] ^= 1 << (at % 8);
-        assert_eq!(restored(&bad).unwrap_err(), ErrorKind::RecordRefused, "byte {at}");
-        assert_eq!(restored(&chain[..at]).unwrap_err(), ErrorKind::RecordRefused);
+        assert_eq!(
+            restored(&bad).unwrap_err(),
+            ErrorKind::RecordRefused,
+            "byte {at}"
+        );
+        assert_eq!(
+            restored(&chain[..at]).unwrap_err(),
+            ErrorKind::RecordRefused
+        );
     }
     let twice = [&chain[..], &chain[..]].concat();
     restored(&twice).unwrap();
@@ -155,7 +171,10 @@ fn another_model_names_the_field_that_differs() {
         model: "other".to_owned(),
         ..Identity::default()
     };
-    let line = golden().into_iter().find(|line| line.family == "qwen3").unwrap();
+    let line = golden()
+        .into_iter()
+        .find(|line| line.family == "qwen3")
+        .unwrap();
     let turn = Turn::request(line.request.clone().into_bytes()).unwrap();
     let first = planner("qwen3");
     let plan = first.plan(&turn, None, &options(&line, &identity), &Cancel::default());
@@ -175,7 +194,13 @@ fn another_model_names_the_field_that_differs() {
         let reason = plan.unwrap().unwrap().outcome().reason.unwrap();
         format!("{reason:?}")
     };
-    assert_eq!(plan(other, &restored, &identity), "FingerprintMismatch(Tokenizer)");
+    assert_eq!(
+        plan(other, &restored, &identity),
+        "FingerprintMismatch(Tokenizer)"
+    );
     let restored = store::restore(first, &record, None, "t", artifact.id()).unwrap();
-    assert_eq!(plan(first, &restored, &revised), "FingerprintMismatch(Model)");
+    assert_eq!(
+        plan(first, &restored, &revised),
+        "FingerprintMismatch(Model)"
+    );
 }

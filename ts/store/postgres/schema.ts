@@ -14,10 +14,13 @@ const TOUCH_MS = 60_000;
 
 /**
  * Plans are kept by each session. One that was made while a table was small must not go on reading all of it while it grows:
- * every table here is reached by an index. Holds for the functions that are called from there, too.
+ * every table here is reached by an index. Holds for functions that are called from there, and for cascades, too.
  */
 const BY_INDEX =
   "set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off";
+
+/** How long a conversation without artifacts is remembered: thirty days. */
+const FORGOTTEN_MS = 30 * 24 * 3_600_000;
 
 const tables = (s: string) => `
 create table ${s}.tenants (
@@ -80,6 +83,7 @@ create table ${s}.conversations (
 ) with (fillfactor = 70);
 create unique index on ${s}.conversations (tenant, sha256(id));
 create index on ${s}.conversations (tenant, substring(id from 1 for 256));
+create index on ${s}.conversations (updated);
 
 -- The families that a conversation went through.
 create table ${s}.family_conversations (
@@ -146,22 +150,28 @@ begin
 end
 $body$;
 
--- _digests are of 32 bytes each. The first is nearly always the one, so that a loop is faster than a join.
+-- _digests are of 32 bytes each. One of the first is nearly always there, so that they are looked up some at a time.
 create function ${s}.find(_tenant bytea, _digests bytea, _known bytea)
 returns table (id text, expires double precision, records text)
 language plpgsql volatile ${BY_INDEX} as $body$
 declare
   _of bigint;
   _artifact bigint;
+  _last integer := length(_digests) / 32 - 1;
 begin
   select t.tenant into _of from ${s}.tenants t where sha256(t.name) = sha256(_tenant);
   if not found then
     return;
   end if;
-  for _at in 0 .. length(_digests) / 32 - 1 loop
-    select a.artifact into _artifact from ${s}.artifacts a
-    where a.tenant = _of and a.digest = substring(_digests from 32 * _at + 1 for 32)
-    order by a.artifact desc limit 1;
+  for _first in 0 .. _last by 32 loop
+    select newest.artifact into _artifact
+    from generate_series(_first, least(_first + 31, _last)) as place (at)
+    cross join lateral (
+      select a.artifact from ${s}.artifacts a
+      where a.tenant = _of and a.digest = substring(_digests from 32 * place.at + 1 for 32)
+      order by a.artifact desc limit 1
+    ) newest
+    order by place.at limit 1;
     if found then
       return query select * from ${s}.read(_artifact, _known);
       perform ${s}.touch(_artifact);
@@ -176,17 +186,20 @@ returns table (
   conversation text, project text, version bigint, messages integer, tokens integer, tool_round boolean,
   updated double precision
 )
-language sql stable ${BY_INDEX} as $body$
-  select encode(c.id, 'hex'), encode(c.project, 'hex'), c.version, a.messages, a.tokens, c.round is not null, c.updated
-  from ${s}.tenants t
-  join ${s}.conversations c on c.tenant = t.tenant
-  left join ${s}.artifacts a on a.artifact = coalesce(c.round, c.head)
-  where sha256(t.name) = sha256(_tenant)
-    and (_project is null or c.project = _project)
-    and substring(c.id from 1 for 256) >= coalesce(substring(_after from 1 for 256), ''::bytea)
-    and (_after is null or c.id > _after)
-  order by substring(c.id from 1 for 256), c.id
-  limit _limit
+language plpgsql stable ${BY_INDEX} set enable_sort = off as $body$
+declare
+  _of bigint := (select t.tenant from ${s}.tenants t where sha256(t.name) = sha256(_tenant));
+begin
+  return query
+    select encode(c.id, 'hex'), encode(c.project, 'hex'), c.version, a.messages, a.tokens, c.round is not null, c.updated
+    from ${s}.conversations c left join ${s}.artifacts a on a.artifact = coalesce(c.round, c.head)
+    where c.tenant = _of
+      and (_project is null or c.project = _project)
+      and substring(c.id from 1 for 256) >= coalesce(substring(_after from 1 for 256), ''::bytea)
+      and (_after is null or c.id > _after)
+    order by substring(c.id from 1 for 256), c.id
+    limit _limit;
+end
 $body$;
 
 create function ${s}.stats() returns table (conversations bigint, artifacts bigint, bytes bigint)
@@ -251,7 +264,9 @@ begin
     if _artifact is not null then
       perform from ${s}.families f where f.family = _family for no key update;
       continue when not found;
-      update ${s}.artifacts set turn = _turn, status = _status, expires = _expires where artifact = _artifact;
+      -- The record too: it may be what was damaged.
+      update ${s}.artifacts set turn = _turn, status = _status, expires = _expires, record = _record
+      where artifact = _artifact;
       update ${s}.families set used = greatest(used, _now), expires = greatest(expires, _expires)
       where family = _family;
       exit;
@@ -373,7 +388,7 @@ $body$;
 -- Some of what has expired, else some of the least recently used over the bound. What is just written is left for the next time.
 create function ${s}.expire(_max_bytes double precision, _most integer, _wait boolean)
 returns table (families bigint, artifacts bigint)
-language plpgsql volatile as $body$
+language plpgsql volatile ${BY_INDEX} as $body$
 declare
   _key bigint := hashtextextended('promptseam expire ${s}', 0);
 begin
@@ -401,6 +416,14 @@ begin
     )
     select count(*), coalesce(sum(g.artifacts), 0) into families, artifacts from gone g;
   end if;
+  -- What is left of a conversation only tells that it was known once.
+  delete from ${s}.conversations c where c.conversation in (
+    select o.conversation from ${s}.conversations o
+    where o.updated < ${s}.now_ms() - ${FORGOTTEN_MS} and not exists (
+      select from ${s}.family_conversations f where f.conversation = o.conversation
+    )
+    limit _most for update skip locked
+  );
   return next;
 end
 $body$;

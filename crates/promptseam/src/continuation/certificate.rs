@@ -119,17 +119,7 @@ pub struct Claim<'a> {
 
 /// BLAKE3 over the ids of `prompt` from `start` on.
 pub(crate) fn hash_from(prompt: &Prompt, start: usize) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    let mut bytes = [0; 4096];
-    prompt.for_each_run_from(start, |ids| {
-        for ids in ids.chunks(bytes.len() / 4) {
-            for (to, id) in bytes.chunks_exact_mut(4).zip(ids) {
-                to.copy_from_slice(&id.to_le_bytes());
-            }
-            hasher.update(&bytes[..4 * ids.len()]);
-        }
-    });
-    *hasher.finalize().as_bytes()
+    prompt.hash(start, prompt.len())
 }
 
 fn combined(prefix: &ArtifactId, boundary: usize, append_hash: &[u8; 32]) -> [u8; 32] {

@@ -21,7 +21,11 @@ impl Members {
 
     /// These members.
     pub(crate) fn new<'a>(members: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
-        Self(members.map(|(name, value)| (name.into(), value.into())).collect())
+        Self(
+            members
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        )
     }
 
     /// A member's JSON; none for `null`, which vLLM takes for a member left out.

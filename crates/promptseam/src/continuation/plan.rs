@@ -241,9 +241,15 @@ impl Plan {
         let bytes = prompt.map_or(0, |state| {
             let tail = state.seam.as_ref().map_or(0, |seam| seam.tail.len());
             state.prompt.unshared_bytes() + tail + size_of_val::<[SampledSpan]>(&state.spans)
-        }) + if added.history { self.history.own_bytes() } else { 0 }
-            + if added.environment { self.environment.bytes() } else { 0 }
-            + if added.others { self.others.bytes() } else { 0 }
+        }) + if added.history {
+            self.history.own_bytes()
+        } else {
+            0
+        } + if added.environment {
+            self.environment.bytes()
+        } else {
+            0
+        } + if added.others { self.others.bytes() } else { 0 }
             + answer.message.len()
             + 4 * answer.sampled.as_ref().map_or(0, Vec::len)
             + size_of::<Artifact>();

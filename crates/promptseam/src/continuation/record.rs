@@ -356,14 +356,15 @@ fn restore_state(record: &StateRecord<'_>, before: Option<&Prompt>) -> Result<St
     let length = kept + ids.len();
     let mut at = Some(kept);
     let boundaries = record.boundaries.iter().map(|distance| {
-        at = at?.checked_add((*distance).max(1)).filter(|at| *at <= length);
+        at = at?
+            .checked_add((*distance).max(1))
+            .filter(|at| *at <= length);
         at
     });
     let boundaries: Option<Vec<usize>> = boundaries.collect();
     let boundaries = boundaries.ok_or_else(|| refused("its boundaries are damaged"))?;
-    let inside = |row: &BoundaryRow| {
-        row.tokens > kept && row.tokens <= length && row.text <= LONGEST_TEXT
-    };
+    let inside =
+        |row: &BoundaryRow| row.tokens > kept && row.tokens <= length && row.text <= LONGEST_TEXT;
     let sorted = record.rows.is_sorted_by_key(|row| (row.tokens, row.text));
     if !sorted || !record.rows.iter().all(inside) {
         return Err(refused("its rows are damaged"));

@@ -14,6 +14,7 @@ use std::{
 use super::{
     fingerprint::{self, BLOCK, Fingerprint},
     intern::{InternedIds, intern},
+    remembered::Remembered,
 };
 
 /// Ids in a full chunk.
@@ -173,6 +174,8 @@ impl Run {
 pub(crate) struct Chunk {
     full: OnceLock<Run>,
     growing: Mutex<Run>,
+    /// Hashes of the blocks that end in it, once they were asked for.
+    pub(super) hashes: Remembered,
 }
 
 impl Chunk {
@@ -186,6 +189,7 @@ impl Chunk {
         let chunk = Self {
             full: OnceLock::new(),
             growing: Mutex::new(Run::default()),
+            hashes: Remembered::default(),
         };
         if run.ids.len() == CHUNK {
             let _ = chunk.full.set(run.sealed());
@@ -256,7 +260,7 @@ impl Chunk {
 
     /// Heap bytes held, allocation overhead not counted.
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.read(Run::bytes)
+        size_of::<Self>() + self.read(Run::bytes) + self.hashes.bytes()
     }
 }
 

@@ -4,18 +4,26 @@
 //! of a hundred turns holds its ids once; prompts that were built apart share
 //! every run of 1,024 ids that ends the same prefix. It carries a fingerprint
 //! for any of its prefixes, its append boundaries, and boundary rows, which tie
-//! places in it to the text it was encoded from; the text itself is not kept.
+//! places in it to the text it was encoded from; the text itself is not kept. What
+//! a server's prefix cache calls its blocks can be asked for too.
 
+mod block_hashes;
+mod block_profile;
 mod chunk;
 mod compare;
 mod fingerprint;
 mod grow;
 mod intern;
 mod read;
+mod remembered;
 mod write;
 
 use std::sync::Arc;
 
+pub use block_hashes::BlockHashes;
+pub use block_profile::{
+    BlockHashAlgorithm, BlockHashOptions, BlockHashProfile, ExtraKeys, Lora, MAX_BLOCK_SIZE,
+};
 pub use chunk::BoundaryRow;
 pub use fingerprint::{BLOCK, Fingerprint};
 pub use read::{Answer, read_answer};
@@ -127,6 +135,25 @@ impl Prompt {
             let from = start.saturating_sub(index * CHUNK).min(length);
             chunk.read(|run| look(&run.ids[from..length]));
         }
+    }
+
+    /// BLAKE3 over the ids from `start` to before `end`, four bytes each, the lowest
+    /// first. O(those ids), some 40 microseconds for 30,000.
+    pub fn hash(&self, start: usize, end: usize) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut bytes = [0; 4096];
+        let mut left = end.min(self.length).saturating_sub(start);
+        self.for_each_run_from(start, |ids| {
+            let ids = &ids[..ids.len().min(left)];
+            left -= ids.len();
+            for ids in ids.chunks(bytes.len() / 4) {
+                for (to, id) in bytes.chunks_exact_mut(4).zip(ids) {
+                    to.copy_from_slice(&id.to_le_bytes());
+                }
+                hasher.update(&bytes[..4 * ids.len()]);
+            }
+        });
+        *hasher.finalize().as_bytes()
     }
 
     /// The fingerprint of the first `tokens` ids (all of them if there are

@@ -18,8 +18,13 @@ pub fn write_ids(ids: &[u32], out: &mut Vec<u8>) {
 impl Prompt {
     /// Appends the ids to `out` as a JSON array without spaces. O(length).
     pub fn write_json(&self, out: &mut Vec<u8>) {
-        let mut list = List::open(out, self.len());
-        self.for_each_run(|ids| list.append(ids));
+        self.write_json_from(0, out);
+    }
+
+    /// As [`Self::write_json`], the ids from `start` on. O(ids from there).
+    pub fn write_json_from(&self, start: usize, out: &mut Vec<u8>) {
+        let mut list = List::open(out, self.len().saturating_sub(start));
+        self.for_each_run_from(start, |ids| list.append(ids));
         list.close();
     }
 }

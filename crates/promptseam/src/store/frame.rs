@@ -157,7 +157,11 @@ pub fn restore(
     for frame in frames(records) {
         let record = unpacked(&frame?)?;
         let parent = last.filter(|_| has_parent(&record));
-        last = Some(Arc::new(planner.restore(&record, parent.as_deref(), tenant)?));
+        last = Some(Arc::new(planner.restore(
+            &record,
+            parent.as_deref(),
+            tenant,
+        )?));
     }
     last.filter(|artifact| artifact.id() == id)
         .ok_or_else(|| refused("it is not the one that was asked for"))

@@ -60,6 +60,7 @@ CREATE TABLE conversations (
     updated INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX conversations_id ON conversations (tenant, id);
+CREATE INDEX conversations_updated ON conversations (updated);
 
 -- The families that a conversation went through.
 CREATE TABLE passages (

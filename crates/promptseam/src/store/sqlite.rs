@@ -6,11 +6,7 @@ use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params,
 };
 
-use super::{
-    frame::pack,
-    schema,
-    vault::Vault,
-};
+use super::{frame::pack, schema, vault::Vault};
 use crate::{
     continuation::{Artifact, ArtifactId, HistoryDigest},
     error::{Error, ErrorKind, Result},
@@ -22,6 +18,8 @@ const BUSY: Duration = Duration::from_secs(2);
 const TOUCH_MS: i64 = 60_000;
 /// What was there is looked through at most so often, in milliseconds.
 const SWEEP_MS: i64 = 60_000;
+/// A conversation without artifacts is remembered for so long, in milliseconds.
+const FORGOTTEN_MS: i64 = 30 * 24 * 3_600_000;
 /// Bytes of the tables' rows and indexes for each artifact, by `dbstat`.
 const ROW_BYTES: usize = 400;
 /// The most digests that are looked up at once.
@@ -273,7 +271,8 @@ impl SqliteStore {
                 )
                 .and_then(|mut find| {
                     let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-                    find.query_row(params![number, conversation], row).optional()
+                    find.query_row(params![number, conversation], row)
+                        .optional()
                 })
                 .map_err(trouble("read"))?;
             let Some((version, tip)): Option<(u64, Option<ArtifactId>)> = stand else {
@@ -569,6 +568,14 @@ impl SqliteStore {
         let max_bytes = self.max_bytes;
         let removed = self.write(|file, _| {
             let over = remove(file, "SELECT id FROM families WHERE expires <= ?1", now)?;
+            // What is left of it only tells that it was known once.
+            file.execute(
+                "DELETE FROM conversations WHERE updated < ?1 AND NOT EXISTS (
+                     SELECT 1 FROM passages WHERE conversation = number
+                 )",
+                [now.saturating_sub(FORGOTTEN_MS)],
+            )
+            .map_err(trouble("written"))?;
             let Some(max_bytes) = max_bytes else {
                 return Ok(over);
             };
@@ -688,7 +695,9 @@ impl SqliteStore {
                     let lines = check.query_map([], |row| row.get::<_, String>(0))?;
                     lines.collect::<rusqlite::Result<Vec<_>>>()
                 })
-                .map(|lines| verified.file = lines.into_iter().filter(|line| line != "ok").collect())
+                .map(|lines| {
+                    verified.file = lines.into_iter().filter(|line| line != "ok").collect()
+                })
                 .map_err(&read)?;
             verified.orphans = file
                 .query_row(
@@ -850,7 +859,8 @@ fn insert(
         )
         .and_then(|mut find| {
             let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-            find.query_row(params![tenant, artifact.id()], row).optional()
+            find.query_row(params![tenant, artifact.id()], row)
+                .optional()
         })
         .map_err(trouble("read"))?;
     if let Some((family, turn, branched)) = known {
@@ -881,7 +891,8 @@ fn insert(
             let family = file
                 .prepare_cached("SELECT family FROM artifacts WHERE tenant = ?1 AND id = ?2")
                 .and_then(|mut find| {
-                    find.query_row(params![tenant, parent], |row| row.get(0)).optional()
+                    find.query_row(params![tenant, parent], |row| row.get(0))
+                        .optional()
                 })
                 .map_err(trouble("read"))?;
             let family = family.ok_or_else(|| {
@@ -943,7 +954,8 @@ fn move_conversation(
         .prepare_cached("SELECT number, version FROM conversations WHERE tenant = ?1 AND id = ?2")
         .and_then(|mut find| {
             let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-            find.query_row(params![tenant, conversation], row).optional()
+            find.query_row(params![tenant, conversation], row)
+                .optional()
         })
         .map_err(trouble("read"))?;
     let (number, moved) = match known {

@@ -89,8 +89,8 @@ fn opened(cipher: &Aes256Gcm, tenant: &str, frame: &Frame<'_>) -> Result<Vec<u8>
     if frame.kind != Kind::Sealed {
         return Err(refused("it is not encrypted, but the store has a key"));
     }
-    let (nonce, sealed) = (frame.content.split_first_chunk::<NONCE>())
-        .ok_or_else(|| refused("it is cut off"))?;
+    let (nonce, sealed) =
+        (frame.content.split_first_chunk::<NONCE>()).ok_or_else(|| refused("it is cut off"))?;
     let payload = Payload {
         msg: sealed,
         aad: tenant.as_bytes(),

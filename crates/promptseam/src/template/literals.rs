@@ -57,7 +57,9 @@ pub(crate) enum Place {
 }
 
 /// Which literals were found, and where.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub(crate) struct Found(u64);
 
 impl Found {

@@ -46,6 +46,7 @@ export const EVERY_CAPABILITY = {
     chat_ids: { proved: true },
     completion_ids: { proved: true },
     generate_ids: { proved: true },
+    handle: { proved: true },
   },
   cachedTokens: true,
   prefixCaching: true,

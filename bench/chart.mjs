@@ -2,7 +2,13 @@
 
 const [WIDTH, HEIGHT] = [760, 420];
 const PLOT = { left: 70, right: 610, top: 48, bottom: 360 };
-const COLOURS = { messages: "#c2410c", "chat ids": "#0369a1", "generate ids": "#15803d", floor: "#64748b" };
+const COLOURS = {
+  messages: "#c2410c",
+  "chat ids": "#0369a1",
+  "generate ids": "#15803d",
+  handle: "#7e22ce",
+  floor: "#64748b",
+};
 
 /** `sizes`: [{tokens, medians: name to ms}], smallest first. */
 export function ttftChart(sizes, machine) {

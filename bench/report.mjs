@@ -31,7 +31,9 @@ const TARGETS = {
   "a prompt's bytes for a token that it does not share": { atMost: 6 },
   "removable time removed, 30k: chat ids": { atLeast: 0.75 },
   "removable time removed, 30k: generate ids": { atLeast: 0.8 },
+  "removable time removed, 30k: handle": { atLeast: 0.95 },
   "time to first token, 30k: messages over generate ids": { atLeast: 1.8 },
+  "time to first token, 30k: messages over handle": { atLeast: 2 },
   "streamed turn of 16 tokens, 28k: client over undici": { atMost: 1.05 },
   "main thread before the first byte, 28k: client over undici": { atMost: 150 },
 };

@@ -75,11 +75,23 @@ async function measureSize(model, client, server, tokens) {
 
   const plan = () => model.render(body, { previous, forSending: true });
   const asked = { ...request, max_tokens: 1 };
+  // The turn before went by handle too.
+  const before = await client.chat(asked, { prompt: previous, handle: {}, sampledIds: "auto" }).collect();
+  const from = before.facts.handle;
+  if (from === null) throw new Error("the server keeps no prompt handles");
   const ways = {
     messages: () => firstToken(client.chat(asked)),
     // A turn of promptseam's plans first: the aligned render is part of its time.
     "chat ids": async () => firstToken(client.chat(asked, { prompt: await plan() })),
     "generate ids": async () => firstToken(client.generate(await plan(), { max_tokens: 1 })),
+    // Few of its ids are sent: none need be written ahead.
+    handle: async () => {
+      const next = await model.render(body, { previous });
+      const answer = client.chat(asked, { prompt: next, handle: { from } });
+      await firstToken(answer);
+      if (answer.facts.way !== "handle" || answer.facts.handleMisses > 0)
+        throw new Error("a turn did not go by handle");
+    },
     floor: () => server.firstToken(),
   };
 
@@ -97,6 +109,7 @@ async function measureSize(model, client, server, tokens) {
     messages: await bytesOf(client.chat(asked)),
     "chat ids": await bytesOf(client.chat(asked, { prompt })),
     "generate ids": await bytesOf(client.generate(prompt, { max_tokens: 1 })),
+    handle: await bytesOf(client.chat(asked, { prompt, handle: { from } })),
     floor: 2,
   };
   return { tokens: prompt.length, samples, bodies };
@@ -140,9 +153,11 @@ export async function timeToFirstToken(baseUrl, modelFolder) {
         }),
       );
     }
-    const quotients = samples.messages.map((time, round) => time / samples["generate ids"][round]);
-    rows.push(row(`${base}: messages over generate ids`, "x", quotients));
-    for (const name of ["chat ids", "generate ids"]) {
+    for (const name of ["generate ids", "handle"]) {
+      const quotients = samples.messages.map((time, round) => time / samples[name][round]);
+      rows.push(row(`${base}: messages over ${name}`, "x", quotients));
+    }
+    for (const name of ["chat ids", "generate ids", "handle"]) {
       rows.push(row(`removable time removed, ${label(size)}: ${name}`, "", removed(samples, samples[name])));
     }
   }
@@ -151,6 +166,7 @@ export async function timeToFirstToken(baseUrl, modelFolder) {
   const slopes = {
     "chat ids": saved("chat ids"),
     "generate ids": saved("generate ids"),
+    handle: saved("handle"),
     floor: saved("floor"),
   };
   for (const [name, ms] of Object.entries(slopes))

@@ -8,7 +8,7 @@ import { modelFolder, startVllm } from "./vllm-server.mjs";
 const FAMILIES = ["qwen3", "llama3", "mistral", "deepseek", "gpt-oss"];
 /** Without an engine here: only the render server runs them. */
 const RENDER_ONLY = new Set(["deepseek", "gpt-oss"]);
-const ENGINE_SUITES = ["parity", "ways", "faults", "seam", "records"];
+const ENGINE_SUITES = ["parity", "ways", "faults", "seam", "records", "handle"];
 const MAX_LENGTH = ["--max-model-len", "131072"];
 
 const HELP = `npm run test:vllm [-- options]

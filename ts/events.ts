@@ -16,6 +16,8 @@ export const CHANNELS = {
   requestEnd: "promptseam:request:end",
   /** The request failed: {@link RequestErrorEvent}. */
   requestError: "promptseam:request:error",
+  /** The server did not have what a request named; all ids are sent instead: {@link HandleMissEvent}. */
+  handleMiss: "promptseam:handle:miss",
   /** A turn was planned: {@link TurnPlannedEvent}. */
   turnPlanned: "promptseam:turn:planned",
   /** A turn was recorded: {@link TurnCommittedEvent}. */
@@ -29,7 +31,7 @@ export const CHANNELS = {
 } as const;
 
 /** Which way in was used. `control` stands for everything that generates nothing. */
-export type RequestWay = "chat" | "chat_ids" | "completions" | "generate" | "control";
+export type RequestWay = "chat" | "chat_ids" | "handle" | "completions" | "generate" | "control";
 
 /** Payload of `promptseam:request:start`. */
 export interface RequestStartEvent {
@@ -39,7 +41,7 @@ export interface RequestStartEvent {
   readonly method: "GET" | "POST";
   /** Path on the server, without query. */
   readonly path: string;
-  /** Token ids in the body; null where the server renders. */
+  /** Token ids of the prompt, in the body or named there; null where the server renders. */
   readonly promptTokens: number | null;
   readonly stream: boolean;
 }
@@ -65,6 +67,8 @@ export interface RequestEndEvent {
   readonly bodyBytes: number;
   /** The server did not take the ids; the request was sent again as messages. */
   readonly idsIgnored: boolean;
+  /** Requests before the one that was answered whose handle the server did not have. */
+  readonly handleMisses: number;
   readonly promptTokens: number | null;
   readonly cachedTokens: number | null;
   readonly completionTokens: number | null;
@@ -79,6 +83,15 @@ export interface RequestErrorEvent {
   readonly code: string;
   /** HTTP status, if the server answered. */
   readonly status: number | null;
+}
+
+/** Payload of `promptseam:handle:miss`. */
+export interface HandleMissEvent {
+  /** That of the request's other events. */
+  readonly id: number;
+  readonly promptTokens: number | null;
+  /** Whether the request named a handle; a server that misses where none was named is not to be relied on. */
+  readonly named: boolean;
 }
 
 /** Payload of `promptseam:turn:planned`. */
@@ -128,6 +141,7 @@ export interface ChannelPayloads {
   readonly requestFirstToken: RequestFirstTokenEvent;
   readonly requestEnd: RequestEndEvent;
   readonly requestError: RequestErrorEvent;
+  readonly handleMiss: HandleMissEvent;
   readonly turnPlanned: TurnPlannedEvent;
   readonly turnCommitted: TurnCommittedEvent;
   readonly turnObserved: TurnObservedEvent;
@@ -140,6 +154,7 @@ const channels: { readonly [K in keyof ChannelPayloads]: Channel } = {
   requestFirstToken: channel(CHANNELS.requestFirstToken),
   requestEnd: channel(CHANNELS.requestEnd),
   requestError: channel(CHANNELS.requestError),
+  handleMiss: channel(CHANNELS.handleMiss),
   turnPlanned: channel(CHANNELS.turnPlanned),
   turnCommitted: channel(CHANNELS.turnCommitted),
   turnObserved: channel(CHANNELS.turnObserved),

@@ -115,9 +115,17 @@ export class Prompt {
     this.close();
   }
 
-  /** @internal The bytes of `before`, the ids as a JSON array, and `after`. O(length), natively. */
-  writeJson(before: string | Uint8Array, after: string | Uint8Array): Buffer {
-    return take(this.#native.writeJson(before, after));
+  /**
+   * The lowercase hex BLAKE3 of the first `tokens` ids (all, when left out) as little-endian 32-bit words. O(tokens), some 40 µs
+   * for 30,000.
+   */
+  hash(tokens = this.length): string {
+    return take(this.#native.hash(count(tokens, "tokens")));
+  }
+
+  /** @internal The bytes of `before`, the ids from `from` on as a JSON array, and `after`. O(ids written), natively. */
+  writeJson(before: string | Uint8Array, after: string | Uint8Array, from = 0): Buffer {
+    return take(this.#native.writeJson(before, after, from));
   }
 
   /** @internal As {@link writeJson}, of what `forSending` has written; else a long prompt is written off the event loop. */

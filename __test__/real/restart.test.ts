@@ -1,17 +1,22 @@
 /** A server that asks for a key, dies, and comes back: one of its own, since nothing else survives it. */
 
 import { execFileSync } from "node:child_process";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startVllm } from "../../scripts/vllm-server.mjs";
-import { Prompt, VllmClient } from "../../ts/index.ts";
-import { FAMILY, failure } from "./support.ts";
+import { type AppendRequest, Prompt, Seam, type Turn, VllmClient } from "../../ts/index.ts";
+import type { ChatRequest } from "../../ts/vllm/index.ts";
+import { FAMILY, failure, loadModel } from "./support.ts";
 
 const KEY = "sk-only-for-this-test";
 // Not the context of the first start, so that what was known must be asked anew.
 const options = (length: number) => ({
   flags: ["--max-model-len", String(length), "--api-key", KEY],
+  env: { PROMPTSEAM_TTL_SECONDS: String(TTL_SECONDS) },
   port: 18_517,
 });
+/** How long prompt handles are kept, in seconds. */
+const TTL_SECONDS = 5;
 const STARTS_MS = 300_000;
 const prompt = Prompt.fromIds([100, 101, 102]);
 
@@ -77,10 +82,36 @@ test("restarted while nobody looked: capabilities are asked anew, without an err
   timeout: STARTS_MS,
 }, async () => {
   expect((await client.capabilities()).maxModelLength).toBe(8_192);
+  const model = await loadModel();
+  const seam = new Seam({ model, client, transport: "handle" });
+  await takeTurn(seam, { messages: [{ role: "user", content: "One?" }], max_tokens: 4 });
+  const held = await takeTurn(seam, { append: [{ role: "user", content: "Two?" }] });
+  expect(held.facts).toMatchObject({ way: "handle", handleMisses: 0, attempts: 1 });
+
   await server.stop();
   server = await startVllm(FAMILY, options(4_096));
   expect((await client.capabilities()).maxModelLength).toBe(4_096);
+
+  // Lost in the restart: one more request, and the engine's word that it saw all ids.
+  const lost = await takeTurn(seam, { append: [{ role: "user", content: "Three?" }] });
+  expect(lost.facts).toMatchObject({ way: "handle", handleMisses: 1, attempts: 2 });
+  const after = await takeTurn(seam, { append: [{ role: "user", content: "Four?" }] });
+  expect(after.facts).toMatchObject({ way: "handle", handleMisses: 0, attempts: 1 });
+  // Expired: the same.
+  await sleep(1000 * TTL_SECONDS + 100);
+  const expired = await takeTurn(seam, { append: [{ role: "user", content: "Five?" }] });
+  expect(expired.facts).toMatchObject({ way: "handle", handleMisses: 1, attempts: 2 });
+  model.close();
 });
+
+/** Plays a turn; the engine must have seen the prompt that was planned. */
+async function takeTurn(seam: Seam, request: ChatRequest | AppendRequest): Promise<Turn> {
+  const turn = await seam.prepare(request, { conversation: "c" });
+  for await (const _ of turn.stream());
+  expect(await turn.committed).toEqual({ status: "committed" });
+  expect(turn.facts?.promptTokens).toBe(turn.prompt?.length);
+  return turn;
+}
 
 test("the engine killed in mid-stream: what was under way fails typed, and so does the next", {
   timeout: 120_000,

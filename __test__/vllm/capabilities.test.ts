@@ -33,14 +33,14 @@ async function failing(work: Promise<unknown>): Promise<PromptseamError> {
 
 describe("capabilities", () => {
   test("everything that the server shows, by asking it", async () => {
-    await using at = await start({ maxModelLength: 9_000 });
+    await using at = await start({ maxModelLength: 9_000, promptHandles: true });
     expect(await at.client.capabilities()).toEqual({
       version: "0.32.0",
       model: "test",
       maxModelLength: 9_000,
       ...EVERY_CAPABILITY,
     });
-    expect(at.generated()).toBe(4);
+    expect(at.generated()).toBe(5);
     // No tenant's prefix is touched, and none is left behind under a known salt.
     const salts = new Set(at.server.requests.flatMap(({ body }) => body?.["cache_salt"] ?? []));
     expect(salts.size).toBe(1);
@@ -53,6 +53,7 @@ describe("capabilities", () => {
     expect(transports.completion_ids).toEqual({ proved: true });
     expect(transports.chat_ids).toMatchObject({ proved: false, because: /kv_transfer_params/ });
     expect(transports.generate_ids).toMatchObject({ proved: false, because: /404/ });
+    expect(transports.handle).toMatchObject({ proved: false, because: /plugin/ });
   });
 
   test("a context shorter than the probe", async () => {

@@ -47,10 +47,18 @@ export interface SeamOptions {
   /** In `observe` mode, the share of plans that is compared with the server's render endpoint. Default 1/16. */
   readonly observeShare?: number;
   /**
-   * How `stream()` asks for the ids that the model sampled, for drift and `history: "sampled"`. Default `"logprobs"`; see
+   * How `stream()` asks for the ids that the model sampled, for drift and `history: "sampled"`. Default `"auto"`; see
    * `GenerateOptions`.
    */
-  readonly sampledIds?: "none" | "token_ids" | "logprobs";
+  readonly sampledIds?: "none" | "token_ids" | "logprobs" | "auto";
+  /**
+   * How `stream()` sends ids:
+   * - `"auto"` (default): by handle from 4,096 tokens on, where the server has the plugin and its handles do not keep missing;
+   *   else beside the messages.
+   * - `"handle"`: the same for prompts of any length.
+   * - `"chat_ids"`: always beside the messages.
+   */
+  readonly transport?: "auto" | "handle" | "chat_ids";
   /** Milliseconds for which an artifact may be used. Default: no end. */
   readonly ttlMs?: number;
   /** The same for tool rounds. Default one hour. */
@@ -94,7 +102,8 @@ export interface ResolvedSeamOptions {
   /** One in so many; 0 for none. */
   readonly shadowEvery: number;
   readonly observeShare: number;
-  readonly sampledIds: "none" | "token_ids" | "logprobs";
+  readonly sampledIds: "none" | "token_ids" | "logprobs" | "auto";
+  readonly transport: "auto" | "handle" | "chat_ids";
   readonly ttlMs: number;
   readonly toolRoundTtlMs: number;
   readonly storeTimeoutMs: number;
@@ -118,7 +127,8 @@ export function resolveSeamOptions(options: SeamOptions): ResolvedSeamOptions {
     shadowFirst: Math.floor(within("shadow.first", options.shadow?.first ?? 64, 0, 0xffff_ffff)),
     shadowEvery: share === 0 ? 0 : Math.round(1 / share),
     observeShare: within("observeShare", options.observeShare ?? 1 / 16, 0, 1),
-    sampledIds: oneOf("sampledIds", options.sampledIds ?? "logprobs", ["none", "token_ids", "logprobs"]),
+    sampledIds: oneOf("sampledIds", options.sampledIds ?? "auto", ["none", "token_ids", "logprobs", "auto"]),
+    transport: oneOf("transport", options.transport ?? "auto", ["auto", "handle", "chat_ids"]),
     ttlMs: within("ttlMs", options.ttlMs ?? Number.POSITIVE_INFINITY, 1, Number.POSITIVE_INFINITY),
     toolRoundTtlMs: within(
       "toolRoundTtlMs",

@@ -6,6 +6,7 @@ import { asBuffer, cancellable, type NativePlan, type NativeSeam, native, take }
 import { checkIds } from "../store/limits.ts";
 import { Artifact, type MaybePromise } from "../store/store.ts";
 import type { ChatMessage, ChatRequest } from "../vllm/requests.ts";
+import { Handles } from "./handles.ts";
 import {
   type PrepareOptions,
   type ResolvedSeamOptions,
@@ -73,6 +74,7 @@ export class Seam {
     this.#host = {
       options: this.#options,
       records: this.#records,
+      handles: new Handles(this.#options.client, this.#options.transport),
       tally: this.#tally,
       idsIgnored: () => {
         this.#idsIgnoredUntil = Date.now() + IDS_IGNORED_MS;
@@ -120,6 +122,8 @@ export class Seam {
       conversation: options.conversation,
       project: options.project,
       version: found.standing?.version ?? 0,
+      lora: options.lora ?? "",
+      from: [found.base, found.standing?.tip].flatMap((base) => base?.artifact.id ?? []),
       expires: found.base?.expires ?? Number.POSITIVE_INFINITY,
       startedMs: started,
     });

@@ -15,6 +15,9 @@ export interface SeamStats {
   readonly refusedCertificates: number;
   /** Records from the store that were damaged, of another version, or not to be decrypted. */
   readonly refusedRecords: number;
+  /** Turns that were answered by handle, and requests whose handle the server did not have. */
+  readonly byHandle: number;
+  readonly handleMisses: number;
   /** In `observe` mode: plans compared with the server's rendering, and how many differed. */
   readonly observed: number;
   readonly observedMismatches: number;
@@ -35,6 +38,8 @@ export class Tally {
     shadowChecks: 0,
     shadowMismatches: 0,
     refusedCertificates: 0,
+    byHandle: 0,
+    handleMisses: 0,
     observed: 0,
     observedMismatches: 0,
     committed: 0,
@@ -49,8 +54,8 @@ export class Tally {
     this.#drift[drift]++;
   }
 
-  count(counter: Counter): void {
-    this.#counts[counter]++;
+  count(counter: Counter, by = 1): void {
+    this.#counts[counter] += by;
   }
 
   stats(): Omit<SeamStats, "refusedRecords"> {

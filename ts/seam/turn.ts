@@ -8,9 +8,11 @@ import { Prompt } from "../prompt.ts";
 import { Artifact } from "../store/store.ts";
 import type { Answer } from "../vllm/answer.ts";
 import type { Chunk } from "../vllm/chunks.ts";
+import type { AnswerFacts } from "../vllm/facts.ts";
 import type { CallOptions } from "../vllm/options.ts";
 import { buildChat, type ChatMessage, type ChatOptions, type ChatRequest } from "../vllm/requests.ts";
 import { AnswerMessage } from "./answer-message.ts";
+import type { ChosenHandle, Handles } from "./handles.ts";
 import type { ResolvedSeamOptions } from "./options.ts";
 import type { Certificate, Drift, EnvironmentField, Outcome, Reason, SampledSpan } from "./outcome.ts";
 import type { Read } from "./read.ts";
@@ -21,6 +23,7 @@ import { outcomeName, type Tally } from "./stats.ts";
 export interface TurnHost {
   readonly options: ResolvedSeamOptions;
   readonly records: Records;
+  readonly handles: Handles;
   readonly tally: Tally;
   /** The server did not take ids. */
   idsIgnored(): void;
@@ -36,6 +39,9 @@ export interface TurnParts {
   readonly conversation: string | undefined;
   readonly project: string | undefined;
   readonly version: number;
+  readonly lora: string;
+  /** Ids of the artifacts that the turn goes on from, and that its conversation would. */
+  readonly from: readonly string[];
   /** Until when what it goes on from may be used, in milliseconds of Unix time. */
   readonly expires: number;
   /** By `performance.now()`. */
@@ -87,6 +93,9 @@ export class Turn {
   #state: "planned" | "streaming" | "ended" = "planned";
   /** While it is streamed. */
   #answer: Answer | undefined;
+  /** How it goes by handle; undefined where it does not. */
+  #handle: ChosenHandle | undefined;
+  #learned = false;
   #resolve: (committed: Committed) => void = () => {};
   #reject: (error: unknown) => void = () => {};
 
@@ -165,6 +174,11 @@ export class Turn {
     return this.#plan.spans();
   }
 
+  /** What the server said of the answer that was streamed: counts, the way it was sent, handle misses. Null before. */
+  get facts(): AnswerFacts | null {
+    return this.#answer?.facts ?? null;
+  }
+
   /**
    * The request's body for a client of your own: `chat_ids` has the ids beside the messages
    * (`kv_transfer_params.prompt_token_ids`), `messages` only these.
@@ -232,7 +246,8 @@ export class Turn {
     try {
       await this.#checkCertificate(options.signal);
       if (this.#hasEnded()) return;
-      const call = this.#call(options);
+      const call = await this.#call(options);
+      if (this.#hasEnded()) return;
       let answer = client.chat(...call);
       this.#answer = answer;
       let iterator = answer[Symbol.asyncIterator]();
@@ -240,9 +255,10 @@ export class Turn {
       if (this.#wantsCheck) {
         // The engine's first token nearly always takes longer than this.
         next.catch(() => {});
-        if (await this.#shadowCheck(options.signal)) {
+        // Who only watches has sent the request as it came: nothing is wrong with it.
+        if ((await this.#shadowCheck(options.signal)) && this.#host.options.mode === "on") {
           await answer.cancel();
-          answer = client.chat(...this.#call(options));
+          answer = client.chat(...(await this.#call(options)));
           this.#answer = answer;
           iterator = answer[Symbol.asyncIterator]();
           next = iterator.next();
@@ -258,12 +274,13 @@ export class Turn {
         if (held.length > 0 || (chunk.type === "finish" && open === 0)) held.push(chunk);
         else yield chunk;
       }
+      this.#learn();
       if (answer.facts.idsIgnored) this.#fellBack("ids_ignored");
       if (this.#hasEnded()) return;
       const { finishReason } = message;
       const sampledIds = answer.facts.sampledIds();
       if (finishReason !== null && NOT_ANSWERED.has(finishReason)) this.#fail(notAnswered(finishReason));
-      else await this.#record({ message: message.message(), sampledIds }, started);
+      else await this.#record({ message: message.message(), sampledIds }, started, answer.facts);
       yield* held;
     } catch (error) {
       this.#fail(error);
@@ -273,6 +290,7 @@ export class Turn {
         this.#fail(new PromptseamError("PS_ABORTED", "The turn was left before its end."));
       }
       await this.#answer?.cancel();
+      this.#learn();
     }
   }
 
@@ -321,12 +339,30 @@ export class Turn {
     this.#state = "streaming";
   }
 
-  #call(options: CallOptions): [ChatRequest, ChatOptions] {
+  async #call(options: CallOptions): Promise<[ChatRequest, ChatOptions]> {
     const { mode, sampledIds } = this.#host.options;
     if (mode === "observe") void this.#observe(options.signal);
     const { request, spelled } = this.#outgoing(mode !== "on");
     if (mode === "observe") return [request, { ...options, spelled }];
-    return [request, { ...options, spelled, sampledIds, prompt: this.prompt ?? undefined }];
+    const prompt = this.prompt ?? undefined;
+    this.#handle = undefined;
+    if (prompt !== undefined) {
+      const { tenant, lora, from } = this.#parts;
+      const key = { tenant, lora, model: request.model, salt: request.cache_salt };
+      this.#handle = await this.#host.handles.choose(prompt.length, key, from, options.signal);
+    }
+    return [request, { ...options, spelled, sampledIds, prompt, handle: this.#handle?.options }];
+  }
+
+  /** Tells the Seam, once, what its handles were worth, however the turn ended. */
+  #learn(): void {
+    const { facts } = this;
+    if (this.#handle === undefined || facts === null || this.#learned) return;
+    this.#learned = true;
+    const { handles, tally } = this.#host;
+    if (facts.way === "handle") tally.count("byHandle");
+    tally.count("handleMisses", facts.handleMisses);
+    handles.answered(this.#handle, facts);
   }
 
   #outgoing(asSent: boolean): ReturnType<Read["outgoing"]> {
@@ -395,7 +431,7 @@ export class Turn {
     if (reason === "ids_ignored") this.#host.idsIgnored();
   }
 
-  async #record(answer: TurnAnswer, started: number): Promise<Committed> {
+  async #record(answer: TurnAnswer, started: number, facts?: AnswerFacts): Promise<Committed> {
     const { records, tally, options } = this.#host;
     const { tenant, conversation, project, version } = this.#parts;
     if (typeof answer.message !== "object" || answer.message === null)
@@ -420,6 +456,8 @@ export class Turn {
       toolRound,
       turn: randomUUID(),
     });
+    if (this.#handle !== undefined && facts?.handle)
+      this.#host.handles.keep(this.#handle, artifact.id, facts.handle);
     const committed: Committed = { status: asked.ok ? asked.value : "not_durable" };
     this.#state = "ended";
     tally.count(committed.status === "not_durable" ? "notDurable" : committed.status);

@@ -82,7 +82,7 @@ export function* streamEvents(
           model: who.model,
         };
   const echo = (first: boolean): object =>
-    request.returnTokenIds && first && request.way !== "generate"
+    request.returnTokenIds && first && request.way !== "generate" && !request.byHandle
       ? { prompt_token_ids: [...request.ids] }
       : {};
 
@@ -173,7 +173,9 @@ export function wholeAnswer(who: Identity, request: ParsedRequest, generation: G
         }),
     choices,
     usage: usage(request, generation, tokens.length * request.choices, true),
-    ...(request.returnTokenIds && request.way !== "generate" ? { prompt_token_ids: [...request.ids] } : {}),
+    ...(request.returnTokenIds && request.way !== "generate" && !request.byHandle
+      ? { prompt_token_ids: [...request.ids] }
+      : {}),
   };
 }
 

@@ -1,5 +1,7 @@
 /** Everything that a server, or what stands before it, can do wrong; the test server is told to do it. */
 
+import { HANDLE_CHAT_PATH } from "../vllm/handle.ts";
+
 /** One way to fail. Events are counted in the stream: 0 is before the first one. */
 export type Fault =
   /** The connection is reset (RST). */
@@ -37,6 +39,8 @@ export type Fault =
   | { readonly kind: "content_type"; readonly value: string }
   /** `kv_transfer_params.prompt_token_ids` is not known: the messages are rendered. */
   | { readonly kind: "ids_ignored" }
+  /** The prompt handle is gone, whatever the request names; only on the handle route. */
+  | { readonly kind: "handle_miss" }
   /** Usage comes with the last event only, as from servers that do not know `continuous_usage_stats`. */
   | { readonly kind: "late_usage" }
   /** A proxy that keeps the stream until its end, and then sends it at once. */
@@ -50,7 +54,12 @@ export interface FaultOptions {
   readonly path?: string;
 }
 
-const GENERATING = new Set(["/v1/chat/completions", "/v1/completions", "/inference/v1/generate"]);
+const GENERATING = new Set([
+  "/v1/chat/completions",
+  "/v1/completions",
+  "/inference/v1/generate",
+  HANDLE_CHAT_PATH,
+]);
 
 /** The faults that are still to be served, first come first. */
 export class FaultPlan {

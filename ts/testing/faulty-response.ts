@@ -2,6 +2,7 @@
 
 import type { ServerResponse } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { JsonObject } from "../vllm/json.ts";
 import type { Fault } from "./faults.ts";
 
 const DONE = "[DONE]";
@@ -202,7 +203,7 @@ function piecesOf(bytes: Buffer, fault: Fault): Buffer[] {
 }
 
 /** What vLLM 0.32 sends with an error status. */
-export function errorBody(status: number, message?: string): string {
+export function errorBody(status: number, message?: string, members: JsonObject = {}): string {
   const types: Record<number, string> = {
     400: "BadRequestError",
     401: "Unauthorized",
@@ -216,6 +217,7 @@ export function errorBody(status: number, message?: string): string {
     type: types[status] ?? "Error",
     param: null,
     code: status,
+    ...members,
   };
   return JSON.stringify({ error });
 }

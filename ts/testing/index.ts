@@ -2,6 +2,7 @@
 
 export type { EngineOptions } from "./engine.ts";
 export type { Fault, FaultOptions } from "./faults.ts";
+export type { ServerHandles } from "./handles.ts";
 export { byteModel, type TestModel, type TokenIds } from "./model.ts";
 export type { ScriptedAnswer } from "./script.ts";
 export {

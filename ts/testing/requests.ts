@@ -7,10 +7,13 @@ import { idsOf, type TestModel } from "./model.ts";
 /** An error status with vLLM's message. */
 export class Refusal extends Error {
   readonly status: number;
+  /** Further members of the error object, or others in place of the usual ones. */
+  readonly members: JsonObject;
 
-  constructor(status: number, message: string) {
+  constructor(status: number, message: string, members: JsonObject = {}) {
     super(message);
     this.status = status;
+    this.members = members;
   }
 }
 
@@ -23,6 +26,8 @@ export interface ParsedRequest {
   readonly ids: Uint32Array;
   /** The ids came with the request; false where the messages were rendered. */
   readonly tokenIn: boolean;
+  /** The prompt came by handle: it is never echoed. */
+  readonly byHandle: boolean;
   readonly salt: string | null;
   readonly maxTokens: number;
   readonly stream: boolean;
@@ -47,19 +52,27 @@ export interface Limits {
   readonly lateUsage: boolean;
 }
 
-/** @throws Refusal */
+/**
+ * @param given the prompt, where it came by handle
+ * @throws Refusal
+ */
 export async function parseRequest(
   way: Way,
   body: JsonObject,
   model: TestModel,
   limits: Limits,
+  given?: Uint32Array,
 ): Promise<ParsedRequest> {
   const asked = asString(body["model"]);
   if (asked !== null && asked !== limits.modelName) {
     throw new Refusal(404, `The model \`${asked}\` does not exist.`);
   }
   const params = way === "generate" ? (asObject(body["sampling_params"]) ?? {}) : body;
-  const { ids, tokenIn } = await promptIds(way, body, model, limits);
+  const byHandle = given !== undefined;
+  const { ids, tokenIn } =
+    byHandle && !limits.ignoresIds
+      ? { ids: given, tokenIn: true }
+      : await promptIds(way, body, model, limits);
   if (ids.length === 0) throw new Refusal(400, "The prompt must hold at least one token.");
   const askedTokens = asCount(params["max_completion_tokens"]) ?? asCount(params["max_tokens"]);
   const room = limits.maxModelLength - ids.length;
@@ -76,6 +89,7 @@ export async function parseRequest(
     way,
     ids,
     tokenIn,
+    byHandle,
     salt: asString(body["cache_salt"]),
     maxTokens: askedTokens ?? (way === "completions" ? 16 : room),
     stream: body["stream"] === true,

@@ -3,11 +3,13 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { HANDLE_CHAT_PATH, HANDLES_PATH } from "../vllm/handle.ts";
 import { asArray, asObject, asString, type JsonObject } from "../vllm/json.ts";
 import { streamEvents, wholeAnswer } from "./answers.ts";
-import { Engine, type EngineOptions } from "./engine.ts";
+import { Engine, type EngineOptions, type Generation } from "./engine.ts";
 import { type Fault, type FaultOptions, FaultPlan } from "./faults.ts";
 import { ExchangeEnded, errorBody, FaultyResponse } from "./faulty-response.ts";
+import { HandleStore, handleMiss, type ServerHandles } from "./handles.ts";
 import { byteModel, idsOf, type TestModel } from "./model.ts";
 import { checkedIds, type Limits, parseRequest, Refusal, type Way } from "./requests.ts";
 import type { ScriptedAnswer } from "./script.ts";
@@ -37,6 +39,10 @@ export interface TestServerOptions extends EngineOptions {
   readonly ignoresIds?: boolean;
   /** Serves /inference/v1/generate and its abort, as with --enable-scale-out. Default true. */
   readonly scaleOut?: boolean;
+  /** Has the prompt-handle plugin of `python/`. Default false. */
+  readonly promptHandles?: boolean;
+  /** Milliseconds for which a handle is kept after its last use. Default one hour. */
+  readonly handleTtlMs?: number;
   /** Milliseconds for each 1,000 tokens that the server itself has to render and tokenize. Default 0. */
   readonly renderMsPer1000?: number;
   /** Default: the text `ok`. */
@@ -65,6 +71,8 @@ export interface TestServer extends AsyncDisposable {
   readonly baseUrl: string;
   /** All requests so far, in order. */
   readonly requests: readonly RecordedRequest[];
+  /** What it keeps of prompts. */
+  readonly handles: ServerHandles;
   /** Connections that are open now. */
   readonly openConnections: number;
   /** Makes the next requests fail. */
@@ -77,7 +85,7 @@ export interface TestServer extends AsyncDisposable {
   resetCache(): void;
   /** Cuts all connections and refuses new ones. */
   stop(): Promise<void>;
-  /** Listens again on the same port, with a cold cache, as after a restart. */
+  /** Listens again on the same port, with a cold cache and without handles, as after a restart. */
   start(): Promise<void>;
   close(): Promise<void>;
 }
@@ -100,6 +108,7 @@ class NotServed extends Error {}
 
 class InProcessServer implements TestServer {
   readonly requests: RecordedRequest[] = [];
+  readonly handles: HandleStore;
   readonly #options: TestServerOptions;
   readonly #model: TestModel;
   readonly #modelName: string;
@@ -121,6 +130,11 @@ class InProcessServer implements TestServer {
     this.#modelName = options.modelName ?? "test";
     this.#maxModelLength = options.maxModelLength ?? 131_072;
     this.#engine = new Engine(this.#model, options);
+    this.handles = new HandleStore({
+      loaded: options.promptHandles ?? false,
+      ttlMs: options.handleTtlMs ?? 3_600_000,
+      modelName: this.#modelName,
+    });
     this.#answers = options.answers ?? { text: "ok" };
     this.#port = options.port ?? 0;
   }
@@ -162,6 +176,7 @@ class InProcessServer implements TestServer {
     this.#server = server;
     this.#startedAt = Date.now() / 1000;
     this.#engine = new Engine(this.#model, this.#options);
+    this.handles.clear();
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject).listen(this.#port, "127.0.0.1", resolve);
     });
@@ -216,7 +231,7 @@ class InProcessServer implements TestServer {
       if (!(error instanceof Refusal)) throw error;
       response
         .writeHead(error.status, { "content-type": "application/json" })
-        .end(errorBody(error.status, error.message));
+        .end(errorBody(error.status, error.message, error.members));
     }
   }
 
@@ -237,6 +252,7 @@ class InProcessServer implements TestServer {
       lateUsage: fault?.kind === "late_usage",
     };
     const body = record.body ?? {};
+    if (record.path.startsWith(HANDLES_PATH)) return this.#byHandle(record, body, limits, out, fault);
     if (this.#options.scaleOut === false && record.path.startsWith("/inference/")) throw new NotServed();
     switch (`${record.method} ${record.path}`) {
       case "POST /v1/chat/completions":
@@ -308,14 +324,35 @@ class InProcessServer implements TestServer {
     }
   }
 
+  async #byHandle(
+    record: RecordedRequest,
+    body: JsonObject,
+    limits: Limits,
+    out: FaultyResponse,
+    fault: Fault | null,
+  ): Promise<void> {
+    const { method, path, headers } = record;
+    if (!this.handles.loaded) throw new NotServed();
+    if (method !== "POST" || path !== HANDLE_CHAT_PATH) {
+      const answer = this.handles.answer(`${method} ${path}`, headers, body, limits);
+      if (answer === null) throw new NotServed();
+      return out.json(200, answer);
+    }
+    if (fault?.kind === "handle_miss") throw handleMiss();
+    const owner = this.handles.owner(headers, body);
+    const ids = this.handles.prompt(owner, body, limits);
+    return this.#generate("chat", record, body, limits, out, { owner, ids });
+  }
+
   async #generate(
     way: Way,
     record: RecordedRequest,
     body: JsonObject,
     limits: Limits,
     out: FaultyResponse,
+    handle?: { readonly owner: string; readonly ids: Uint32Array },
   ): Promise<void> {
-    const request = await parseRequest(way, body, this.#model, limits);
+    const request = await parseRequest(way, body, this.#model, limits, handle?.ids);
     record.ids = request.ids;
     if (!request.tokenIn) {
       const ms = (request.ids.length / 1000) * (this.#options.renderMsPer1000 ?? 0);
@@ -335,13 +372,17 @@ class InProcessServer implements TestServer {
       model: this.#modelName,
       created: Math.floor(Date.now() / 1000),
     };
-    if (!request.stream) return out.json(200, wholeAnswer(who, request, generation));
+    const keep = () =>
+      handle === undefined ? {} : { prompt_cache_ref: this.#keep(handle.owner, request.ids, generation) };
+    if (!request.stream) return out.json(200, { ...wholeAnswer(who, request, generation), ...keep() });
     await out.beginStream();
     let waited = 0;
+    let whole = true;
     for (const { token, event } of streamEvents(who, request, generation)) {
       if (this.#aborted.delete(who.id)) {
         const choices = [{ index: 0, delta: {}, finish_reason: "abort", stop_reason: null }];
         await out.event({ id: who.id, choices });
+        whole = false;
         break;
       }
       if (token > waited && script.tokenDelayMs !== undefined) {
@@ -354,7 +395,18 @@ class InProcessServer implements TestServer {
       const choices = [{ index: 0, delta: { content: "x".repeat(out.longLine) }, finish_reason: null }];
       await out.event({ id: who.id, choices });
     }
+    if (handle !== undefined) await out.event(whole ? keep() : { prompt_cache_ref: null });
     await out.endStream();
+  }
+
+  #keep(owner: string, prompt: Uint32Array, { sampled }: Generation): object {
+    const ids = new Uint32Array(prompt.length + sampled.tokens.length);
+    ids.set(prompt);
+    ids.set(
+      sampled.tokens.map(({ id }) => id),
+      prompt.length,
+    );
+    return this.handles.put(owner, ids);
   }
 
   #script(body: JsonObject, number: number): ScriptedAnswer {

@@ -3,6 +3,7 @@
 import type { Chunk, Usage } from "./chunks.ts";
 import type { AnswerFacts } from "./facts.ts";
 import { serverError } from "./failure.ts";
+import { readReference } from "./handle.ts";
 import {
   asArray,
   asCount,
@@ -41,6 +42,7 @@ export function readAnswer(data: Uint8Array, facts: AnswerFacts, reading: Readin
   facts.requestId ??= asString(object["id"]) ?? asString(object["request_id"]);
   facts.model ??= asString(object["model"]);
   facts.promptTokenIds ??= event.promptTokenIds;
+  facts.reference ??= readReference(object["prompt_cache_ref"]);
 
   const chunks: Chunk[] = [];
   const choices = asArray(object["choices"]);

@@ -7,6 +7,7 @@ import type { Chunk } from "./chunks.ts";
 import { AnswerFacts } from "./facts.ts";
 import { contentTypeError, truncatedError } from "./failure.ts";
 import { Guard } from "./guard.ts";
+import { heldBy, isHandleMiss, isRouteRefusal, mayBeMissing } from "./handle.ts";
 import type { JsonValue } from "./json.ts";
 import type { ResolvedOptions } from "./options.ts";
 import type { BuiltRequest } from "./requests.ts";
@@ -44,6 +45,8 @@ export interface CallHost {
   checkLength(request: BuiltRequest): Promise<void> | undefined;
   /** Told of every failure. */
   onError(error: unknown): void;
+  /** The server has no route for prompt handles. */
+  noHandles(): void;
 }
 
 /** What one call asked for. @internal */
@@ -151,6 +154,8 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
   #reading = 0;
   #startedAt = 0;
   #body: string | Uint8Array | null = null;
+  /** The handle route was not found. */
+  #routeMissing = false;
 
   constructor(request: BuiltRequest, host: CallHost, call: AnswerCall, facts: AnswerFacts) {
     this.#request = request;
@@ -202,8 +207,9 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
           break;
         } catch (error) {
           this.#host.onError(error);
-          if (error instanceof IdsIgnored) {
-            this.#sendMessages();
+          const instead = this.#otherWay(error);
+          if (instead !== null) {
+            this.#sendInstead(instead);
             continue;
           }
           if (retries >= options.retries || !this.#mayRetry(error)) throw error;
@@ -224,7 +230,7 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
 
   async *#attempt(): AsyncGenerator<Chunk, void, void> {
     const { options, headers } = this.#call;
-    const { path, stream } = this.#request;
+    const { path, stream, headers: own } = this.#request;
     const guard = this.#guard;
     const body = this.#body ?? (await this.#writeBody());
     if (stream) guard.setDeadline("first_token", options.timeouts.firstTokenMs);
@@ -234,7 +240,7 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
         method: "POST",
         path,
         body,
-        headers: { accept: stream ? "text/event-stream" : "application/json", ...headers },
+        headers: { accept: stream ? "text/event-stream" : "application/json", ...headers, ...own },
       },
       guard,
     );
@@ -262,6 +268,7 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
     if (!this.#ended)
       throw new PromptseamError("PS_PROTOCOL", "The server's JSON is not an answer to this request.");
     this.#facts.complete = true;
+    this.#keepHandle();
     yield this.#start();
     yield* chunks;
   }
@@ -288,6 +295,7 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
       if (isDone(data)) {
         if (!this.#ended) throw truncatedError();
         this.#facts.complete = true;
+        this.#keepHandle();
         exchange.drain();
         return;
       }
@@ -336,9 +344,20 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
     return { whole, logprobs: this.#request.logprobs, redact: this.#redact };
   }
 
+  /** Joins what the server says it keeps with the ids that it must be. */
+  #keepHandle(): void {
+    const { reference } = this.#facts;
+    const { handle } = this.#request;
+    if (reference === null || handle === null) return;
+    this.#facts.handle = heldBy(reference, handle.prompt, this.#facts.sampledIds());
+  }
+
   #start(): Chunk {
     const elapsedMs = performance.now() - this.#startedAt;
     this.#facts.firstTokenMs = elapsedMs;
+    this.#facts.way = this.#request.way;
+    // Only now is it told from a request that no route takes.
+    if (this.#routeMissing) this.#host.noHandles();
     publish("requestFirstToken", () => ({ id: this.#id, elapsedMs, attempt: this.#facts.attempts }));
     return { type: "start", requestId: this.#facts.requestId, promptTokens: this.#facts.promptTokens };
   }
@@ -352,13 +371,30 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
     );
   }
 
-  /** The request that was under way is aborted by now: its exchange is closed. */
-  #sendMessages(): void {
-    if (this.#request.asMessages === null) throw new Error("only requests with messages are checked");
-    this.#request = this.#request.asMessages();
+  /** How else the request is sent that was not taken as it was; null where it is not. Nothing of an answer was given out. */
+  #otherWay(error: unknown): BuiltRequest | null {
+    const { asMessages, handle } = this.#request;
+    if (error instanceof IdsIgnored) {
+      this.#facts.idsIgnored = true;
+      return asMessages?.() ?? null;
+    }
+    if (handle === null || !isRouteRefusal(error)) return null;
+    if (isHandleMiss(error)) {
+      this.#facts.handleMisses++;
+      const { promptTokens } = this.#request;
+      publish("handleMiss", () => ({ id: this.#id, promptTokens, named: handle.whole !== null }));
+      if (handle.whole !== null) return handle.whole();
+    } else if (mayBeMissing(error)) {
+      this.#routeMissing = true;
+    }
+    return handle.asChatIds();
+  }
+
+  /** The request that was under way is over by now: it was refused, or its exchange is closed. */
+  #sendInstead(request: BuiltRequest): void {
+    this.#request = request;
     this.#body = null;
     this.#facts.startOver();
-    this.#facts.idsIgnored = true;
   }
 
   async #backOff(longestMs: number): Promise<void> {
@@ -393,7 +429,8 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
   }
 
   #publishEnd(cancelled: boolean): void {
-    const { firstTokenMs, attempts, idsIgnored, promptTokens, cachedTokens, completionTokens } = this.#facts;
+    const { firstTokenMs, attempts, idsIgnored, handleMisses } = this.#facts;
+    const { promptTokens, cachedTokens, completionTokens } = this.#facts;
     publish("requestEnd", () => ({
       id: this.#id,
       elapsedMs: performance.now() - this.#startedAt,
@@ -402,6 +439,7 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
       cancelled,
       bodyBytes: this.bodyBytes ?? 0,
       idsIgnored,
+      handleMisses,
       promptTokens,
       cachedTokens,
       completionTokens,

@@ -8,7 +8,7 @@ import type { AnswerFacts } from "./facts.ts";
 import type { CallOptions } from "./options.ts";
 
 /** A way to hand the server a prompt. */
-export type TransportName = "messages" | "chat_ids" | "completion_ids" | "generate_ids";
+export type TransportName = "messages" | "chat_ids" | "completion_ids" | "generate_ids" | "handle";
 
 /** Whether the server showed that it takes prompts this way; if not, why. */
 export type Proof = { readonly proved: true } | { readonly proved: false; readonly because: string };
@@ -39,7 +39,7 @@ const PROBE_LENGTH = 1_100;
 const MESSAGES = [{ role: "user", content: "Say yes." }];
 
 /**
- * Asks a server what it can do: five requests of one token each, under a cache salt of their own.
+ * Asks a server what it can do: six requests of one token each, under a cache salt of their own.
  *
  * @throws PromptseamError for a server that cannot be reached or fails; a refusal is an answer
  */
@@ -69,6 +69,11 @@ export async function probeServer(
   const generate = await attempt(() =>
     client.generate(prompt, { max_tokens: 1 }, { ...options, model: id, cacheSalt: salt }).collect(),
   );
+  // A server without the plugin says so when asked, which is cheaper.
+  const handle =
+    (await client.promptHandles(options)) === null
+      ? NO_PLUGIN
+      : await attempt(() => client.chat(request, { ...options, prompt, handle: {} }).collect());
   // Where generate is not served, the prompt has been sent twice already.
   const idWays = [chat, completion, generate].flatMap((outcome) => outcome.facts ?? []).filter(usesIds);
   const cached = idWays.map(({ cachedTokens }) => cachedTokens).filter((count) => count !== null);
@@ -87,6 +92,11 @@ export async function probeServer(
       ),
       completion_ids: proof(completion, usesIds, "The server counted another number of tokens."),
       generate_ids: proof(generate, usesIds, "The server counted another number of tokens."),
+      handle: proof(
+        handle,
+        (facts) => facts.way === "handle" && facts.handle !== null && usesIds(facts),
+        "The server's prompt handles did not take the prompt, or kept nothing of it.",
+      ),
     },
     cachedTokens: cached.length > 0,
     prefixCaching: cached.some((count) => count > 0) ? true : await cachingByMetrics(client, options),
@@ -98,6 +108,12 @@ interface Outcome {
   readonly facts: AnswerFacts | null;
   readonly refusal: string;
 }
+
+const NO_PLUGIN: Outcome = {
+  facts: null,
+  refusal:
+    "The server has no prompt handles: it runs without the promptseam-vllm plugin, or a proxy hides its routes.",
+};
 
 /** The facts of an answer, or why the server refused; other failures say nothing about what it can do. */
 async function attempt(work: () => Promise<{ readonly facts: AnswerFacts }>): Promise<Outcome> {

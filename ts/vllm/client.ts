@@ -9,6 +9,7 @@ import { type Capabilities, probeServer } from "./capabilities.ts";
 import { type ControlRequest, callServer } from "./control.ts";
 import { isServerFailure } from "./failure.ts";
 import type { Guard } from "./guard.ts";
+import { HANDLES_PATH, type HandleServer, readHandshake } from "./handle.ts";
 import { asArray, asCount, asObject, asString, type JsonObject, parseObject } from "./json.ts";
 import { Metrics } from "./metrics.ts";
 import {
@@ -56,6 +57,9 @@ export interface TokenizeOptions extends CallOptions {
   readonly addSpecialTokens?: boolean;
 }
 
+/** How long a server that had no handles is taken not to have any. */
+const NO_HANDLES_MS = 60_000;
+
 /**
  * A client for one vLLM server (written against 0.32). Safe to share: calls run side by side on a pool of connections.
  *
@@ -79,8 +83,13 @@ export class VllmClient implements AsyncDisposable {
   readonly #guards = new Set<Guard>();
   readonly #limits = new Remembered<ReadonlyMap<string, number>>();
   readonly #capabilities = new Map<string | undefined, Remembered<Probed>>();
+  readonly #handles = new Remembered<HandleServer | null>();
+  /** By `performance.now()`. */
+  #handlesAskedAt = 0;
   /** Connections were closed since the server was asked what it can do: it may have been restarted. */
   #mayBeAnother = false;
+  /** The same for its handles. */
+  #mayHaveHandles = false;
   #closed = false;
 
   /** @throws PromptseamError `PS_INVALID_ARGUMENT` */
@@ -88,6 +97,7 @@ export class VllmClient implements AsyncDisposable {
     this.#options = resolveOptions(options);
     this.#transport = new Transport(options, this.#options.timeouts.connectMs, () => {
       this.#mayBeAnother = true;
+      this.#mayHaveHandles = true;
     });
     const { origin, pathname } = new URL(options.baseUrl);
     this.baseUrl = `${origin}${pathname}`.replace(/\/+$/, "");
@@ -99,6 +109,7 @@ export class VllmClient implements AsyncDisposable {
       checkOpen: () => this.#checkOpen(),
       checkLength: (request) => this.#checkLength(request),
       onError: (error) => this.#doubt(error),
+      noHandles: () => this.#knowNoHandles(),
     };
   }
 
@@ -190,7 +201,22 @@ export class VllmClient implements AsyncDisposable {
   }
 
   /**
-   * What this server showed it can do: it is asked once, by five requests of one token each under a cache salt of their own, and
+   * What the server says of its prompt handles; null where it has none (no plugin, another protocol, or a proxy that does not let
+   * their routes through). Asked once, by a GET; again after a failure of the server, and a server without handles also at most
+   * once a minute after connections to it were closed.
+   */
+  async promptHandles(options: CallOptions = {}): Promise<HandleServer | null> {
+    this.#checkOpen();
+    const { signal, ...others } = options;
+    const { known } = this.#handles;
+    if (known === null && this.#mayHaveHandles && performance.now() - this.#handlesAskedAt > NO_HANDLES_MS)
+      this.#handles.forget();
+    else if (known !== undefined) return known;
+    return abortable(signal, () => this.#handles.get(() => this.#askHandles(others)));
+  }
+
+  /**
+   * What this server showed it can do: it is asked once, by six requests of one token each under a cache salt of their own, and
    * again after a failure, or when it was restarted in between.
    *
    * @param options.model Served model name; default: the first one
@@ -269,8 +295,35 @@ export class VllmClient implements AsyncDisposable {
     );
   }
 
+  async #askHandles(options: CallOptions): Promise<HandleServer | null> {
+    this.#handlesAskedAt = performance.now();
+    this.#mayHaveHandles = false;
+    let answer: Uint8Array;
+    try {
+      answer = await this.#call({ path: HANDLES_PATH }, options);
+    } catch (error) {
+      if (isServerFailure(error as PromptseamError) || !isStatus(error)) throw error;
+      return null;
+    }
+    try {
+      return readHandshake(parseJson(answer));
+    } catch {
+      // A page of a proxy's, which answers for routes that it does not know.
+      return null;
+    }
+  }
+
+  /** A server whose route is gone need not be asked whether it has one. */
+  #knowNoHandles(): void {
+    this.#handles.forget();
+    this.#handlesAskedAt = performance.now();
+    this.#mayHaveHandles = false;
+    void this.#handles.get(async () => null);
+  }
+
   async #probe(model: string | undefined, options: CallOptions): Promise<Probed> {
     this.#mayBeAnother = false;
+    this.#handles.forget();
     const startedAt = await this.#startedAt(options);
     return { startedAt, capabilities: await probeServer(this, model, options) };
   }
@@ -289,12 +342,17 @@ export class VllmClient implements AsyncDisposable {
 
   #forget(): void {
     this.#limits.forget();
+    this.#handles.forget();
     for (const probed of this.#capabilities.values()) probed.forget();
   }
 
   #checkOpen(): void {
     if (this.#closed) throw closedError();
   }
+}
+
+function isStatus(error: unknown): boolean {
+  return PromptseamError.isInstance(error) && error.code === "PS_HTTP_STATUS";
 }
 
 function closedError(): PromptseamError {

@@ -57,6 +57,7 @@ export async function callServer(
         cancelled: false,
         bodyBytes: body === null ? 0 : Buffer.byteLength(body),
         idsIgnored: false,
+        handleMisses: 0,
         promptTokens,
         cachedTokens: null,
         completionTokens: null,

@@ -1,6 +1,8 @@
 /** The raw facts of one answer, kept beside its chunks. */
 
+import type { RequestWay } from "../events.ts";
 import type { Usage } from "./chunks.ts";
+import type { HandleReference, PromptHandle } from "./handle.ts";
 import type { WirePrompt } from "./wire.ts";
 
 /** Token ids that grow by doubling. */
@@ -43,6 +45,17 @@ export class AnswerFacts {
    * aborted before anything of its answer was given out, and sent again as messages.
    */
   idsIgnored = false;
+  /** How the request was sent that was answered; null before its first event. */
+  way: RequestWay | null = null;
+  /**
+   * What the server keeps of prompt and answer, to be named in the next request; null where it keeps nothing, before the
+   * answer's end, and on every other way than by handle.
+   */
+  handle: PromptHandle | null = null;
+  /** Requests whose handle the server did not have: nothing of them was run, and all ids were sent instead. */
+  handleMisses = 0;
+  /** @internal */
+  reference: HandleReference | null = null;
   /** Requests sent, 1 when nothing was retried or sent another way. */
   attempts = 0;
   /** Milliseconds from the start to the first event. */
@@ -94,6 +107,7 @@ export class AnswerFacts {
     this.cachedTokens = null;
     this.reasoningTokens = null;
     this.promptTokenIds = null;
+    this.reference = null;
     this.#sampled.clear();
     this.#finished.clear();
   }

@@ -64,8 +64,9 @@ export interface GenerateOptions extends CallOptions {
    * - `"none"` (default): not at all. The generate way gives them anyway.
    * - `"token_ids"`: `return_token_ids`. On the chat and completion ways the first event then echoes the prompt's ids.
    * - `"logprobs"`: `logprobs` with `return_tokens_as_token_ids`, which has no echo but more bytes for each token.
+   * - `"auto"`: by handle, where nothing is echoed, as `"token_ids"`; else as `"logprobs"`.
    */
-  readonly sampledIds?: "none" | "token_ids" | "logprobs";
+  readonly sampledIds?: "none" | "token_ids" | "logprobs" | "auto";
 }
 
 export interface ResolvedOptions {

@@ -2,6 +2,7 @@
 
 import { PromptseamError } from "../errors.ts";
 import type { RequestWay } from "../events.ts";
+import { HANDLE_CHAT_PATH, type HandleOptions, tenantHeaders, writeByHandle } from "./handle.ts";
 import { asObject, type JsonObject, type JsonValue, parseObject } from "./json.ts";
 import type { GenerateOptions } from "./options.ts";
 import type { WirePrompt } from "./wire.ts";
@@ -35,6 +36,12 @@ export interface ChatOptions extends GenerateOptions {
    * given out, that request is aborted and the messages are sent instead (`facts.idsIgnored`).
    */
   readonly prompt?: WirePrompt | undefined;
+  /**
+   * Sends the prompt by handle (the plugin in `python/`): what the server keeps of it is named, and only the ids behind it are
+   * sent. What the server no longer keeps is sent again whole (`facts.handleMisses`); a server without the plugin gets all ids
+   * beside the messages. Without a `prompt` this does nothing.
+   */
+  readonly handle?: HandleOptions | undefined;
   /**
    * Send the real messages beside the ids. By default long ones are replaced by a stand-in, which saves the server from
    * reading them; tools and all settings are always the real ones. Needed only for servers whose tool parser counts the calls
@@ -77,10 +84,20 @@ export interface CompletionParams {
   readonly [member: string]: JsonValue | undefined;
 }
 
+/** A request that goes by handle, and what is sent in its place where the server does not take it. */
+export interface HandleRequest {
+  readonly prompt: WirePrompt;
+  /** The same with all ids, for a server that no longer keeps what was named; null where nothing was named. */
+  readonly whole: (() => BuiltRequest) | null;
+  readonly asChatIds: () => BuiltRequest;
+}
+
 /** A request ready to be sent. */
 export interface BuiltRequest {
   readonly way: RequestWay;
   readonly path: string;
+  /** Headers that belong to the way, above those of the call. */
+  readonly headers: Readonly<Record<string, string>>;
   /** JSON; ids are written only when the request is sent. @throws PromptseamError `PS_CLOSED` for a closed prompt */
   readonly body: string | (() => Promise<Uint8Array>);
   readonly stream: boolean;
@@ -95,6 +112,8 @@ export interface BuiltRequest {
   readonly model: string | undefined;
   /** The same request without its ids, for a server that ignores them. */
   readonly asMessages: (() => BuiltRequest) | null;
+  /** Null for every other way. */
+  readonly handle: HandleRequest | null;
   /** Only the right count of tokens shows that the server answers this request: it was not given the messages. */
   readonly standIn: boolean;
 }
@@ -102,6 +121,7 @@ export interface BuiltRequest {
 /** Text of the messages below this length is sent beside ids too. In UTF-16 code units of JSON. */
 const STAND_IN_FROM = 4_096;
 const STAND_IN: readonly ChatMessage[] = [{ role: "user", content: "" }];
+const NONE: Readonly<Record<string, string>> = {};
 
 /** @throws PromptseamError `PS_INVALID_REQUEST` */
 export function buildChat(request: ChatRequest, options: ChatOptions): BuiltRequest {
@@ -109,11 +129,19 @@ export function buildChat(request: ChatRequest, options: ChatOptions): BuiltRequ
     throw new PromptseamError("PS_INVALID_REQUEST", "A chat request needs messages: an array.");
   }
   const stream = options.stream ?? true;
-  const logprobs = options.sampledIds === "logprobs" ? LOGPROBS_OF_CHAT : {};
-  const members = { ...withDefaults(logprobs, request), ...streaming(stream, request), ...tokenIds(options) };
-  const { prompt, spelled } = options;
+  const { prompt, spelled, handle } = options;
+  const byHandle = prompt !== undefined && handle !== undefined;
+  const sampledIds = waySampled(options, byHandle ? "token_ids" : "logprobs");
+  const logprobs = sampledIds === "logprobs" ? LOGPROBS_OF_CHAT : {};
+  const members = {
+    ...withDefaults(logprobs, request),
+    ...streaming(stream, request),
+    ...tokenIds(sampledIds),
+  };
   const common = {
     path: "/v1/chat/completions",
+    headers: NONE,
+    handle: null,
     stream,
     choices: choices(request["n"]),
     logprobs: request["logprobs"] === true,
@@ -127,17 +155,47 @@ export function buildChat(request: ChatRequest, options: ChatOptions): BuiltRequ
   if (prompt === undefined) {
     return { ...common, way: "chat", body: text({}), promptTokens: null, asMessages: null, standIn: false };
   }
+  const asMessages = () => buildChat(request, { ...options, prompt: undefined });
+  const transfer = transferOf(request, spelled);
+  if (byHandle) {
+    const head = text({
+      ...(options.sendMessages === true ? {} : { messages: STAND_IN }),
+      // The prompt is given once, and by us.
+      ...("prompt_token_ids" in transfer
+        ? { kv_transfer_params: { ...transfer, prompt_token_ids: undefined } }
+        : {}),
+      prompt_cache_ref: undefined,
+      append_token_ids: undefined,
+    });
+    const { from } = handle;
+    const again = { ...options, handle: { ...handle, from: undefined } };
+    return {
+      ...common,
+      way: "handle",
+      path: HANDLE_CHAT_PATH,
+      headers: tenantHeaders(handle.tenant),
+      body: () => writeByHandle(open(head), prompt, from),
+      promptTokens: prompt.length,
+      asMessages,
+      handle: {
+        prompt,
+        whole: from === undefined ? null : () => buildChat(request, again),
+        asChatIds: () => buildChat(request, { ...options, handle: undefined }),
+      },
+      standIn: countsTokens(members),
+    };
+  }
   const isLong = spelled === undefined ? areLong(request.messages) : spelled.isLong;
   const standIn = options.sendMessages !== true && countsTokens(members) && isLong;
   const head = text({ kv_transfer_params: undefined, ...(standIn ? { messages: STAND_IN } : {}) });
-  const rest = stringify({ ...transferOf(request, spelled), prompt_token_ids: undefined });
+  const rest = stringify({ ...transfer, prompt_token_ids: undefined });
   const before = `${open(head)}"kv_transfer_params":${open(rest)}"prompt_token_ids":`;
   return {
     ...common,
     way: "chat_ids",
     body: () => prompt.toBody(before, "}}"),
     promptTokens: prompt.length,
-    asMessages: () => buildChat(request, { ...options, prompt: undefined }),
+    asMessages,
     standIn,
   };
 }
@@ -226,6 +284,8 @@ export function buildGenerate(
     content: () => undefined,
     model: options.model,
     asMessages: null,
+    headers: NONE,
+    handle: null,
     standIn: false,
   };
 }
@@ -237,11 +297,12 @@ export function buildCompletion(
   options: GenerateOptions,
 ): BuiltRequest {
   const stream = options.stream ?? true;
-  const logprobs = options.sampledIds === "logprobs" ? LOGPROBS_OF_COMPLETION : {};
+  const sampledIds = waySampled(options, "logprobs");
+  const logprobs = sampledIds === "logprobs" ? LOGPROBS_OF_COMPLETION : {};
   const members = stringify({
     ...withDefaults(logprobs, params),
     ...streaming(stream, params),
-    ...tokenIds(options),
+    ...tokenIds(sampledIds),
     prompt: undefined,
   });
   return {
@@ -255,6 +316,8 @@ export function buildCompletion(
     content: () => undefined,
     model: params.model,
     asMessages: null,
+    headers: NONE,
+    handle: null,
     standIn: false,
   };
 }
@@ -271,8 +334,15 @@ function withDefaults(defaults: JsonObject, request: JsonObject): JsonObject {
     : { ...request, ...("logprobs" in defaults ? { return_tokens_as_token_ids: true } : {}) };
 }
 
-function tokenIds(options: GenerateOptions): JsonObject {
-  return options.sampledIds === "token_ids" ? { return_token_ids: true } : {};
+type SampledIds = Exclude<NonNullable<GenerateOptions["sampledIds"]>, "auto">;
+
+/** How the sampled ids are asked for: as the caller says, else in the way that costs least on this route. */
+function waySampled({ sampledIds = "none" }: GenerateOptions, cheapest: SampledIds): SampledIds {
+  return sampledIds === "auto" ? cheapest : sampledIds;
+}
+
+function tokenIds(how: SampledIds): JsonObject {
+  return how === "token_ids" ? { return_token_ids: true } : {};
 }
 
 /** Usage is asked for in every event: the first one then says how long the prompt was that the engine saw. */

@@ -101,11 +101,7 @@ async function soak(minutes, restarts, count) {
     process.stdout.write(`\r${report.line((Date.now() - began) / 60_000)}`);
   }, 5_000);
   try {
-    await Promise.all([
-      ...conversations.map((conversation) => conversation.run(until)),
-      disturb(),
-      restart(),
-    ]);
+    await Promise.all([...conversations.map((conversation) => conversation.run(until)), watch(), restart()]);
     report.watched(await client.metrics(), MAX_BYTES);
   } finally {
     clearInterval(progress);

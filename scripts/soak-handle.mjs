@@ -22,7 +22,6 @@ const TENANTS = 8;
 const MAX_BYTES = 240 * 1024;
 const TENANT_MAX_BYTES = 36 * 1024;
 const WATCH_EVERY_MS = 1_000;
-const PORT = 18_519;
 
 const { values } = parseArgs({
   options: {
@@ -33,14 +32,15 @@ const { values } = parseArgs({
   },
 });
 
-function start() {
+/** `port`: that of the server which is started again. */
+function start(port) {
   return startVllm("qwen3", {
     flags: ["--max-model-len", "16384"],
     env: {
       PROMPTSEAM_MAX_BYTES: String(MAX_BYTES),
       PROMPTSEAM_TENANT_MAX_BYTES: String(TENANT_MAX_BYTES),
     },
-    port: PORT,
+    port,
   });
 }
 
@@ -93,7 +93,7 @@ async function soak(minutes, restarts, count) {
       report.goingDown = true;
       await server.stop();
       report.restarted();
-      server = await start();
+      server = await start(Number(new URL(server.baseUrl).port));
       report.goingDown = false;
     }
   };
@@ -118,6 +118,9 @@ async function soak(minutes, restarts, count) {
   model.close();
   return report.problems.length === 0 ? 0 : 1;
 }
+
+// Node's own end on a signal would leave the server behind.
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(130));
 
 run(async () => {
   if (values.help) {

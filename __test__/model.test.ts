@@ -318,6 +318,21 @@ describe("Prompt", () => {
     expect(b.hasPrefix(a.fingerprint(3), 3)).toBe(false);
     expect(a.continued([5], 2).tokenIds()).toEqual(Uint32Array.of(1, 2, 5));
     expect(a.writeJson('{"x":', "}").toString()).toBe('{"x":[1,2,3,4]}');
+    expect(a.writeJson('{"x":', "}", 3).toString()).toBe('{"x":[4]}');
+  });
+
+  test("the hash of a prefix is BLAKE3 over little-endian words, as Python's blake3 has it", async () => {
+    const prompt = Prompt.fromIds(Uint32Array.from({ length: 2_600 }, (_, at) => at * 7_919 * 31));
+    // From blake3 1.0.11 over struct.pack("<I", ...).
+    for (const [tokens, hash] of [
+      [0, "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"],
+      [3, "ad10fe48fa6708c88b2a0a04c3e47c74b394437adcb07d3d830b3c24691ffceb"],
+      [2_500, "7c2de9ecbb0f15665ee47a1b54f9b5a185a45f5929c3d014a0fcde166289c0a4"],
+    ] as const) {
+      expect(prompt.hash(tokens)).toBe(hash);
+      expect(Prompt.fromIds(prompt.tokenIds().subarray(0, tokens)).hash()).toBe(hash);
+    }
+    expect((await failing(() => prompt.hash(2_601))).code).toBe("PS_INVALID_ARGUMENT");
   });
 
   test("refuses what are no ids", async () => {

@@ -113,7 +113,6 @@ async function soak(minutes, restarts, count) {
   if (report.misses === 0 || report.byHandle < report.turns / 2)
     report.problem("the soak did not do what it is for: no misses, or most turns did not go by handle");
   process.stdout.write(`\n${JSON.stringify(outcomes)}\n`);
-  for (const problem of report.problems) process.stdout.write(`PROBLEM: ${problem}\n`);
   process.stdout.write(`${report.line((Date.now() - began) / 60_000)}\n`);
   model.close();
   return report.problems.length === 0 ? 0 : 1;

@@ -201,6 +201,7 @@ describe("retries", () => {
     [{ kind: "status", status: 400 }, 1],
     [{ kind: "status", status: 401 }, 1],
     [{ kind: "status", status: 404 }, 1],
+    [{ kind: "error_event", afterEvents: 0 }, 2],
     [{ kind: "error_event", afterEvents: 2 }, 1],
     [{ kind: "reset", when: "mid_stream", afterEvents: 2 }, 1],
     [{ kind: "hang", when: "first_token" }, 1],

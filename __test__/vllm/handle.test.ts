@@ -1,6 +1,8 @@
 /** Chats by prompt handle: what is sent, what is kept, and what follows from every reference that does not hold. */
 
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { CHANNELS, Prompt, type PromptHandle, PromptseamError, VllmClient } from "../../ts/index.ts";
@@ -227,6 +229,32 @@ describe("a reference that does not hold is noticed before anything runs, and al
     // That says nothing about the handles.
     expect(await send(next, { from })).toMatchObject({ way: "handle", handleMisses: 0 });
   });
+});
+
+test("after the first event nothing is a miss any more, whatever the server says", async () => {
+  let requests = 0;
+  const events = [
+    { id: "x", choices: [{ index: 0, delta: { content: "Y" } }], usage: { prompt_tokens: ids.length } },
+    { error: { message: "No prompt is kept.", type: "PromptHandleMiss", param: null, code: 404 } },
+  ];
+  const odd = createServer((request, response) => {
+    if (request.method === "POST") requests++;
+    response.writeHead(request.method === "POST" ? 200 : 404, { "content-type": "text/event-stream" });
+    response.end(events.map((event) => `data: ${JSON.stringify(event)}\n\n`).join(""));
+  });
+  await new Promise<void>((resolve) => odd.listen(0, "127.0.0.1", resolve));
+  const baseUrl = `http://127.0.0.1:${(odd.address() as AddressInfo).port}`;
+  await using theirs = new VllmClient({ baseUrl, retries: 3 });
+  const answer = theirs.chat({ messages }, { prompt: Prompt.fromIds(ids), handle: {} });
+  const texts: string[] = [];
+  const reading = (async () => {
+    for await (const chunk of answer) if (chunk.type === "text") texts.push(chunk.text);
+  })();
+  await expect(reading).rejects.toMatchObject({ code: "PS_SERVER" });
+  expect(texts).toEqual(["Y"]);
+  expect(answer.facts).toMatchObject({ attempts: 1, handleMisses: 0 });
+  expect(requests).toBe(1);
+  odd.close();
 });
 
 test("missed twice: the ids go beside the messages", async () => {

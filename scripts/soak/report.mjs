@@ -20,7 +20,9 @@ export class Report {
   #evictionsNow = 0;
 
   problem(text) {
-    if (this.problems.length < 100) this.problems.push(text);
+    if (this.problems.length === 100) return;
+    this.problems.push(text);
+    process.stdout.write(`\nPROBLEM: ${text}\n`);
   }
 
   ended(turn, whole, sampled) {

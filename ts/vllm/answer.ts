@@ -5,7 +5,7 @@ import { publish } from "../events.ts";
 import { type Reading, readAnswer } from "./answer-reader.ts";
 import type { Chunk } from "./chunks.ts";
 import { AnswerFacts } from "./facts.ts";
-import { contentTypeError, truncatedError } from "./failure.ts";
+import { contentTypeError, isServerError, truncatedError } from "./failure.ts";
 import { Guard } from "./guard.ts";
 import { heldBy, isHandleMiss, isRouteRefusal, mayBeMissing } from "./handle.ts";
 import type { JsonValue } from "./json.ts";
@@ -365,7 +365,7 @@ class AnswerIterator implements AsyncIterator<Chunk, void, void> {
   #mayRetry(error: unknown): boolean {
     return (
       PromptseamError.isInstance(error) &&
-      error.details.retryable === true &&
+      (error.details.retryable === true || isServerError(error)) &&
       this.#facts.firstTokenMs === null &&
       this.#guard.failure === null
     );

@@ -120,6 +120,14 @@ export function isServerFailure({ code, details }: PromptseamError): boolean {
   return FAILURES.has(code);
 }
 
+/**
+ * Whether the server reported its own failure inside a stream: as the first event of one, that is its 500 or 503. vLLM 0.32 sends the
+ * status before it asks the engine, so a dying engine answers those who wait that way.
+ */
+export function isServerError({ code, details }: PromptseamError): boolean {
+  return code === "PS_SERVER" && (details.status === 500 || details.status === 503);
+}
+
 interface ServerMessage {
   /** As sent; may quote the request. */
   readonly raw: string;

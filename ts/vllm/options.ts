@@ -26,8 +26,8 @@ export interface VllmClientOptions {
   readonly apiKey?: string;
   readonly timeouts?: Timeouts;
   /**
-   * How often a request is sent again after a refused or reset connection, a 500 or a 503, as long as nothing of its
-   * answer arrived; never after any other failure. Default 0.
+   * How often a request is sent again after a refused or reset connection, a 500 or a 503 (as the status, or as the first event
+   * of a stream), as long as nothing of its answer arrived; never after any other failure. Default 0.
    */
   readonly retries?: number;
   /** Wait before the first retry, doubled for each further one, with jitter between a half and the whole. Default 100. */

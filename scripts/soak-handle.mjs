@@ -22,6 +22,7 @@ const TENANTS = 8;
 const MAX_BYTES = 240 * 1024;
 const TENANT_MAX_BYTES = 36 * 1024;
 const WATCH_EVERY_MS = 1_000;
+const BETWEEN_RESTARTS_MS = 90_000;
 
 const { values } = parseArgs({
   options: {
@@ -89,7 +90,9 @@ async function soak(minutes, restarts, count) {
   const restart = async () => {
     const part = (until - began) / (restarts + 1);
     for (let at = 1; at <= restarts; at++) {
-      await sleep(Math.max(0, began + part * (at - 0.4 + Math.random() * 0.6) - Date.now()));
+      const due = began + part * (at - 0.4 + Math.random() * 0.6) - Date.now();
+      // Whoever waits for the last restart has to get through before the next: each try waits twice as long as the one before.
+      await sleep(at === 1 ? due : Math.max(due, BETWEEN_RESTARTS_MS));
       report.goingDown = true;
       await server.stop();
       report.restarted();

@@ -74,7 +74,18 @@ export class World {
     const { value: full, error: wanted } = await settled(model.render(request, { now: dayOf(record.day) }));
     const why = { turn, error, full, wanted, model };
     if (turn === undefined) {
-      if (wanted === undefined) throw new Mismatch("refused what can be rendered", why);
+      if (wanted === undefined) {
+        // Sampled ids can be more than those of the history form, by which a prompt that nearly fills the context is too long.
+        const nearly = full.length > 0.9 * model.info.maxModelLength;
+        if (
+          options.history === "sampled" &&
+          error.code === "PS_CONTEXT_OVERFLOW" &&
+          base !== undefined &&
+          nearly
+        )
+          return { refused: error.code };
+        throw new Mismatch("refused what can be rendered", why);
+      }
       if (wanted.code !== error.code || withoutPrompt(wanted.code) !== undefined)
         throw new Mismatch("refused for another reason than the full render", why);
       return { refused: error.code };

@@ -21,7 +21,8 @@ export interface SeamOptions {
   readonly mode?: "on" | "observe" | "off";
   /**
    * - `"rendered"` (default): every prompt equals the full render, id for id.
-   * - `"sampled"`: the model's own ids stand for its messages, and prompts equal the full render outside of them.
+   * - `"sampled"`: the model's own ids stand for its messages, and prompts equal the full render outside of them. The model's
+   *   context must hold these, also where they are more than the full render's.
    */
   readonly history?: "rendered" | "sampled";
   /**

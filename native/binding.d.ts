@@ -21,7 +21,7 @@ export declare class NativeAnswer {
 
 /** The record of a turn. */
 export declare class NativeArtifact {
-  info(): NativeArtifactInfo
+  info(): Outcome<NativeArtifactInfo>
   /** What it adds to its parent, as bytes to be kept. */
   record(): Promise<Failure | Buffer>
   /** The answer's message as JSON. */
@@ -149,7 +149,8 @@ export declare class NativeSqlite {
   load(tenant: string, conversation: string, known: string | undefined | null, now: number): Promise<Failure | NativeStand | null>
   /** `digests` are 64 hexadecimal digits each. */
   find(tenant: string, digests: string, known: string | undefined | null, now: number): Promise<Failure | NativeStored | null>
-  commit(artifact: NativeArtifact, to: NativeMove): Promise<Failure | boolean>
+  /** See `Commit`. */
+  commit(artifact: NativeArtifact, conversation: string | undefined | null, project: string, expires: number, version: number, toolRound: boolean, turn: string, now: number): Promise<Failure | boolean>
   abandon(tenant: string, conversation: string): Promise<Failure | boolean>
   list(tenant: string, project: string | undefined | null, after: string | undefined | null, limit: number): Promise<Failure | Array<NativeListed>>
   moveTo(tenant: string, conversation: string, project: string): Promise<Failure | boolean>
@@ -292,17 +293,6 @@ export interface NativeListed {
   tokens?: number
   toolRound: boolean
   updated: number
-}
-
-/** See `Commit`. */
-export interface NativeMove {
-  conversation?: string
-  project: string
-  expires: number
-  version: number
-  toolRound: boolean
-  turn: string
-  now: number
 }
 
 /** What a plan is like; see `Turn`. */

@@ -6,6 +6,7 @@ import { ERROR_CODES, type ErrorCode, PromptseamError } from "./errors.ts";
 
 export type {
   NativeArtifact,
+  NativeArtifactInfo,
   NativeBlockHashOptions,
   NativeDecodeStream,
   NativeInfo,

@@ -111,16 +111,10 @@ export class SqliteStore implements Store {
   async commit(commit: Commit): Promise<CommitStatus> {
     const { artifact, conversation, project, expires, version, toolRound, turn } = commit;
     checkIds(commit.tenant, conversation, project, turn);
+    const handle = Artifact.handle(artifact);
+    const now = Date.now();
     const moved = take(
-      await this.#native.commit(Artifact.handle(artifact), {
-        ...(conversation === undefined ? {} : { conversation }),
-        project: project ?? "",
-        expires,
-        version,
-        toolRound,
-        turn,
-        now: Date.now(),
-      }),
+      await this.#native.commit(handle, conversation, project ?? "", expires, version, toolRound, turn, now),
     );
     return moved ? "committed" : "branched";
   }

@@ -1,7 +1,6 @@
 /** What a store of conversations does. Any implementation can be given to a Seam. */
 
-import type { NativeArtifact } from "../native.ts";
-import { take } from "../native.ts";
+import { type NativeArtifact, type NativeArtifactInfo, take } from "../native.ts";
 
 /** A value, or a promise of it: a store in memory answers at once. */
 export type MaybePromise<T> = T | Promise<T>;
@@ -11,33 +10,47 @@ export type MaybePromise<T> = T | Promise<T>;
  * It shares messages and ids with the state it went on from.
  */
 export class Artifact {
-  /** BLAKE3 over its parent's id and all it adds to it, in hexadecimal. */
-  readonly id: string;
-  /** Id of the artifact it went on from; undefined for one that began a conversation. */
-  readonly parent: string | undefined;
-  /** Digest of the history that was sent, without the answer, in hexadecimal. */
-  readonly digest: string;
-  /** About how many bytes it adds to those it shares. */
-  readonly bytes: number;
-  /** About how many bytes it holds, those it shares included. */
-  readonly allBytes: number;
-  /** Messages in its history. */
-  readonly messages: number;
-  /** Ids of its prompt; null where the server rendered. */
-  readonly tokens: number | null;
   readonly #native: NativeArtifact;
+  #info: NativeArtifactInfo | undefined;
 
   /** @internal */
   constructor(native: NativeArtifact) {
     this.#native = native;
-    const { id, parent, digest, bytes, allBytes, messages, tokens } = native.info();
-    this.id = id;
-    this.parent = parent;
-    this.digest = digest;
-    this.bytes = bytes;
-    this.allBytes = allBytes;
-    this.messages = messages;
-    this.tokens = tokens ?? null;
+  }
+
+  /** BLAKE3 over its parent's id and all it adds to it, in hexadecimal. */
+  get id(): string {
+    return this.#read().id;
+  }
+
+  /** Id of the artifact it went on from; undefined for one that began a conversation. */
+  get parent(): string | undefined {
+    return this.#read().parent;
+  }
+
+  /** Digest of the history that was sent, without the answer, in hexadecimal. */
+  get digest(): string {
+    return this.#read().digest;
+  }
+
+  /** About how many bytes it adds to those it shares. */
+  get bytes(): number {
+    return this.#read().bytes;
+  }
+
+  /** About how many bytes it holds, those it shares included. */
+  get allBytes(): number {
+    return this.#read().allBytes;
+  }
+
+  /** Messages in its history. */
+  get messages(): number {
+    return this.#read().messages;
+  }
+
+  /** Ids of its prompt; null where the server rendered. */
+  get tokens(): number | null {
+    return this.#read().tokens ?? null;
   }
 
   /** The answer's message, as the client was given it. */
@@ -48,6 +61,12 @@ export class Artifact {
   /** What it adds to its parent, as bytes to be kept: compressed, and bound to {@link id}. Made on another thread. */
   async record(): Promise<Uint8Array> {
     return take(await this.#native.record());
+  }
+
+  /** Read late: a record that was made by then has its id. */
+  #read(): NativeArtifactInfo {
+    this.#info ??= take(this.#native.info());
+    return this.#info;
   }
 
   /** @internal */

@@ -684,17 +684,19 @@ impl NativePlan {
 #[napi]
 impl NativeArtifact {
     #[napi]
-    pub fn info(&self) -> NativeArtifactInfo {
+    pub fn info(&self) -> Outcome<NativeArtifactInfo> {
         let artifact = &self.artifact;
-        NativeArtifactInfo {
-            id: hex(artifact.id()),
-            parent: artifact.parent().map(|id| hex(id)),
-            digest: hex(artifact.digest()),
-            bytes: u32::try_from(artifact.own_bytes()).unwrap_or(u32::MAX),
-            all_bytes: artifact.bytes() as f64,
-            messages: artifact.message_count() as u32,
-            tokens: artifact.prompt().map(|prompt| prompt.len() as u32),
-        }
+        guarded(|| {
+            Ok(NativeArtifactInfo {
+                id: hex(artifact.id()),
+                parent: artifact.parent().map(|id| hex(id)),
+                digest: hex(artifact.digest()),
+                bytes: u32::try_from(artifact.own_bytes()).unwrap_or(u32::MAX),
+                all_bytes: artifact.bytes() as f64,
+                messages: artifact.message_count() as u32,
+                tokens: artifact.prompt().map(|prompt| prompt.len() as u32),
+            })
+        })
     }
 
     /// What it adds to its parent, as bytes to be kept.

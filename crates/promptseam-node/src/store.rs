@@ -54,18 +54,6 @@ pub(crate) struct NativeStand {
     pub tip: Option<NativeStored>,
 }
 
-/// See `Commit`.
-#[napi(object)]
-pub struct NativeMove {
-    pub conversation: Option<String>,
-    pub project: String,
-    pub expires: f64,
-    pub version: f64,
-    pub tool_round: bool,
-    pub turn: String,
-    pub now: f64,
-}
-
 /// See `ConversationInfo`.
 #[napi(object)]
 pub(crate) struct NativeListed {
@@ -205,25 +193,32 @@ impl NativeSqlite {
         })
     }
 
+    /// See `Commit`.
     #[napi(ts_return_type = "Promise<Failure | boolean>")]
+    #[allow(clippy::too_many_arguments, reason = "an object takes twice as long")]
     pub fn commit<'env>(
         &self,
         env: &'env Env,
         artifact: &NativeArtifact,
-        to: NativeMove,
+        conversation: Option<String>,
+        project: String,
+        expires: f64,
+        version: f64,
+        tool_round: bool,
+        turn: String,
+        now: f64,
     ) -> napi::Result<Object<'env>> {
         let artifact = artifact.shared();
+        let to = Move {
+            conversation,
+            project,
+            expires: millis(expires),
+            version: version as u64,
+            tool_round,
+            turn,
+        };
         self.run(env, move |file| {
-            let now = millis(to.now);
-            let to = Move {
-                conversation: to.conversation,
-                project: to.project,
-                expires: millis(to.expires),
-                version: to.version as u64,
-                tool_round: to.tool_round,
-                turn: to.turn,
-            };
-            Ok(file.commit(&artifact, &to, now)?)
+            Ok(file.commit(&artifact, &to, millis(now))?)
         })
     }
 

@@ -1,12 +1,16 @@
 //! The record of one conversation state: the prompt that was sent, the messages
 //! it was made of, and what the model answered.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use super::{
     environment::{Environment, Fingerprint},
     history::{History, HistoryDigest},
     members::Members,
+    record,
 };
 use crate::{
     prompt::{BoundaryRow, Prompt},
@@ -85,7 +89,9 @@ pub(crate) struct Added {
 /// with the state it went on from.
 #[derive(Debug)]
 pub struct Artifact {
-    pub(crate) id: ArtifactId,
+    /// Once somebody asked for it: most commits leave that to the thread that
+    /// encodes the record for its store.
+    pub(crate) id: OnceLock<ArtifactId>,
     pub(crate) parent: Option<ArtifactId>,
     pub(crate) added: Added,
     pub(crate) tenant: Box<str>,
@@ -104,9 +110,15 @@ pub struct Artifact {
 }
 
 impl Artifact {
-    /// Its id.
+    /// Its id. O(what it added) where it was not encoded before.
+    ///
+    /// # Panics
+    /// For a history that was damaged in memory.
     pub fn id(&self) -> &ArtifactId {
-        &self.id
+        self.id.get_or_init(|| {
+            let record = self.record().expect("a history is as it was packed");
+            record::id_of(&record)
+        })
     }
 
     /// The id of the artifact it went on from.

@@ -45,12 +45,12 @@ impl Certificate {
     ) -> Self {
         let append_hash = hash_from(prompt, boundary);
         Self {
-            prefix_id: prefix.id,
+            prefix_id: *prefix.id(),
             prefix_tokens,
             boundary,
             append_hash,
             append_tokens: prompt.len() - boundary,
-            combined_id: combined(&prefix.id, boundary, &append_hash),
+            combined_id: combined(prefix.id(), boundary, &append_hash),
             combined_tokens: prompt.len(),
             environment,
             tenant: prefix.tenant.clone().into(),
@@ -82,7 +82,7 @@ impl Certificate {
                 return Err(Reason::FingerprintMismatch(*field));
             }
         }
-        let Some(sent) = prefix.prompt().filter(|_| self.prefix_id == prefix.id) else {
+        let Some(sent) = prefix.prompt().filter(|_| self.prefix_id == *prefix.id()) else {
             return Err(Reason::ArtifactMiss);
         };
         let kept = self.boundary <= sent.len() && sent.common_prefix(prompt) >= self.boundary;
@@ -94,7 +94,7 @@ impl Certificate {
             && self.boundary.checked_add(self.append_tokens) == Some(prompt.len());
         if !counts
             || self.append_hash != hash_from(prompt, self.boundary)
-            || self.combined_id != combined(&prefix.id, self.boundary, &self.append_hash)
+            || self.combined_id != combined(prefix.id(), self.boundary, &self.append_hash)
         {
             return Err(Reason::PrefixMismatch);
         }

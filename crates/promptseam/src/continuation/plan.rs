@@ -1,9 +1,9 @@
 //! A planned turn: its prompt, the path it took, and what it will become part of.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{
-    artifact::{Added, Answer, Artifact, ArtifactId, SampledSpan, State},
+    artifact::{Added, Answer, Artifact, SampledSpan, State},
     certificate::{Certificate, Claim},
     certification::ClassState,
     environment::{Environment, Fingerprint},
@@ -11,7 +11,6 @@ use super::{
     members::Members,
     outcome::{Outcome, Reason, Rung},
     planner::{Planner, parse_messages},
-    record,
 };
 use crate::{
     cancel::Cancel,
@@ -253,9 +252,9 @@ impl Plan {
             + answer.message.len()
             + 4 * answer.sampled.as_ref().map_or(0, Vec::len)
             + size_of::<Artifact>();
-        let mut artifact = Artifact {
-            id: ArtifactId::default(),
-            parent: self.base.as_ref().map(|base| base.id),
+        Ok(Artifact {
+            id: OnceLock::new(),
+            parent: self.base.as_ref().map(|base| *base.id()),
             added,
             tenant: self.tenant.clone(),
             history: Arc::clone(&self.history),
@@ -267,9 +266,7 @@ impl Plan {
             answer,
             own_bytes: bytes,
             bytes: bytes + self.base.as_ref().map_or(0, |base| base.bytes),
-        };
-        artifact.id = record::id_of(&artifact.encode()?);
-        Ok(artifact)
+        })
     }
 
     /// What this turn does not take over from the one it goes on from.

@@ -90,8 +90,20 @@ const LONGEST_TEXT: usize = u32::MAX as usize;
 struct Ids<'a>(#[serde(borrow, with = "serde_bytes")] Cow<'a, [u8]>);
 
 impl Ids<'_> {
-    fn of(ids: impl Iterator<Item = u32>) -> Self {
-        Self(Cow::Owned(ids.flat_map(u32::to_le_bytes).collect()))
+    fn with_room_for(count: usize) -> Vec<u8> {
+        Vec::with_capacity(4 * count)
+    }
+
+    fn put(bytes: &mut Vec<u8>, ids: &[u32]) {
+        for id in ids {
+            bytes.extend_from_slice(&id.to_le_bytes());
+        }
+    }
+
+    fn of(ids: &[u32]) -> Self {
+        let mut bytes = Self::with_room_for(ids.len());
+        Self::put(&mut bytes, ids);
+        Self(Cow::Owned(bytes))
     }
 
     fn to_vec(&self) -> Result<Vec<u32>> {
@@ -128,6 +140,12 @@ impl Artifact {
     /// # Errors
     /// `Internal` for a history that was damaged in memory.
     pub fn encode(&self) -> Result<Vec<u8>> {
+        let record = self.record()?;
+        self.id.get_or_init(|| id_of(&record));
+        Ok(record)
+    }
+
+    pub(crate) fn record(&self) -> Result<Vec<u8>> {
         let environment = &self.environment;
         let identity = &environment.identity;
         let record = Record {
@@ -152,9 +170,10 @@ impl Artifact {
                 .as_ref()
                 .map(|state| state_record(state, self.added.ids_from)),
             answer: &self.answer.message,
-            sampled: (self.answer.sampled.as_ref()).map(|ids| Ids::of(ids.iter().copied())),
+            sampled: self.answer.sampled.as_deref().map(Ids::of),
         };
-        postcard::to_allocvec(&record).map_err(|error| {
+        let bytes = Vec::with_capacity(self.own_bytes);
+        postcard::to_extend(&record, bytes).map_err(|error| {
             Error::new(ErrorKind::Internal, "an artifact could not be written").with_source(error)
         })
     }
@@ -173,10 +192,8 @@ fn history_record(history: &History) -> Result<HistoryRecord<'static>> {
 
 fn state_record(state: &State, kept: usize) -> StateRecord<'_> {
     let prompt = &state.prompt;
-    let mut ids = Vec::with_capacity(4 * (prompt.len() - kept));
-    prompt.for_each_run_from(kept, |run| {
-        ids.extend(run.iter().flat_map(|id| id.to_le_bytes()));
-    });
+    let mut ids = Ids::with_room_for(prompt.len() - kept);
+    prompt.for_each_run_from(kept, |run| Ids::put(&mut ids, run));
     let mut last = kept;
     let boundaries = prompt.boundaries_from(kept).into_iter().map(|at| {
         let distance = at - last;
@@ -259,7 +276,7 @@ impl Planner {
             _ => Arc::new(fingerprint),
         };
         Ok(Artifact {
-            id,
+            id: id.into(),
             parent: record.parent,
             added,
             tenant: tenant.into(),

@@ -17,7 +17,7 @@ export function row(name, unit, samples, more = {}) {
 }
 
 /** Runs `ways` on the same input, one after the other; the one that begins changes from round to round.
- * `ways`: name to {input: what `prepare` gave → the way's own input, run, check?: result → void, out of the time}.
+ * `ways`: name to a function of what `prepare` gave; what is left to be done out of the time, it gives as a function.
  * Gives milliseconds by way, of the rounds after the warm-up. */
 export async function paired(ways, { rounds, warmUp = WARM_UP, prepare, check = () => {} }) {
   const names = Object.keys(ways);
@@ -31,6 +31,7 @@ export async function paired(ways, { rounds, warmUp = WARM_UP, prepare, check = 
       results[name] = await ways[name](input);
       const time = performance.now() - start;
       if (round >= 0) samples[name].push(time);
+      if (typeof results[name] === "function") await results[name]();
     }
     check(results);
   }

@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Agent } from "undici";
-import { Model, VllmClient } from "../dist/index.js";
+import { Model, Seam, VllmClient } from "../dist/index.js";
 import { bodyOf, conversation, freshText, TOOLS } from "./agent-text.mjs";
 import { median, paired, row, say } from "./sampling.mjs";
 
@@ -45,11 +45,16 @@ class Server {
   close = () => this.#agent.close();
 }
 
-/** Resolves at the first piece of the answer that the model generated. */
+/** Resolves at the first piece of the answer that the model generated; gives what reads the rest, so that its connection is kept. */
 async function firstToken(answer) {
-  for await (const chunk of answer) {
-    if (chunk.type !== "start" && chunk.type !== "usage") break;
+  const chunks = answer[Symbol.asyncIterator]();
+  for (let next = await chunks.next(); !next.done; next = await chunks.next()) {
+    if (next.value.type === "start" || next.value.type === "usage") continue;
+    return async () => {
+      for (let rest = next; !rest.done; rest = await chunks.next());
+    };
   }
+  throw new Error("an answer without a token");
 }
 
 async function bytesOf(answer) {
@@ -57,47 +62,67 @@ async function bytesOf(answer) {
   return answer.bodyBytes;
 }
 
+/** As the floor is sampled: drawing from Qwen3's vocabulary takes 5 ms, whatever way a prompt came. */
+const GREEDY = { max_tokens: 1, temperature: 0 };
+
+/** What makes the server's logits processor sample a text. */
+const saying = async (model, text) => ({ script: Array.from(await model.encode(text)).join(" ") });
+
+/** A turn that the server answers by handle, in a conversation of its own; gives the answer's message. */
+async function begin(model, seam, messages, id) {
+  const vllm_xargs = await saying(model, "<think>\n\n</think>\n\nDone.<|im_end|>");
+  const turn = await seam.prepare({ messages, tools: TOOLS, vllm_xargs }, { conversation: id });
+  let content = "";
+  for await (const chunk of turn.stream()) if (chunk.type === "text") content += chunk.text;
+  if (turn.facts.handle === null) throw new Error("the server keeps no prompt handles");
+  return { message: { role: "assistant", content }, from: turn.facts.handle };
+}
+
 /** One turn: the history that the cache holds, and the request that comes next. */
-async function turnOf(model, tokens) {
-  const history = conversation(tokens - 500);
-  const messages = [...history, { role: "user", content: freshText(600) }];
+async function turnOf(model, tokens, history = conversation(tokens - 500)) {
+  const question = { role: "user", content: freshText(600) };
+  const messages = [...history, question];
   const previous = await model.render(bodyOf(history));
   const body = bodyOf(messages);
-  return { previous, body, request: { messages, tools: TOOLS }, prompt: await model.render(body) };
+  return { previous, body, request: { messages, tools: TOOLS }, prompt: await model.render(body), question };
 }
 
 async function measureSize(model, client, server, tokens) {
-  const turn = await turnOf(model, tokens);
-  const { prompt, previous, body, request } = turn;
+  // What the product does: the Seam plans the turn, the server has the prompt before it.
+  const seam = new Seam({ model, client, transport: "handle", shadow: { first: 0 } });
+  await seam.warmUp();
+  const asked = conversation(tokens - 500).slice(0, -1);
+  const { message, from } = await begin(model, seam, asked, "bench");
+  const { prompt, previous, body, request, question } = await turnOf(model, tokens, [...asked, message]);
   say(`${prompt.length} tokens: filling the prefix cache`);
   await client.generate(prompt, { max_tokens: 1 }).collect();
   await server.ready(prompt);
 
   const plan = () => model.render(body, { previous, forSending: true });
-  const asked = { ...request, max_tokens: 1 };
-  // The turn before went by handle too.
-  const before = await client.chat(asked, { prompt: previous, handle: {}, sampledIds: "auto" }).collect();
-  const from = before.facts.handle;
-  if (from === null) throw new Error("the server keeps no prompt handles");
+  // A token that shows: the piece that is waited for comes with it, not with the end of the answer.
+  const sampling = { ...GREEDY, vllm_xargs: await saying(model, "Done") };
+  const asking = { ...request, ...sampling };
   const ways = {
-    messages: () => firstToken(client.chat(asked)),
+    messages: () => firstToken(client.chat(asking)),
     // A turn of promptseam's plans first: the aligned render is part of its time.
-    "chat ids": async () => firstToken(client.chat(asked, { prompt: await plan() })),
-    "generate ids": async () => firstToken(client.generate(await plan(), { max_tokens: 1 })),
-    // Few of its ids are sent: none need be written ahead.
+    "chat ids": async () => firstToken(client.chat(asking, { prompt: await plan() })),
+    "generate ids": async () => firstToken(client.generate(await plan(), GREEDY)),
     handle: async () => {
-      const next = await model.render(body, { previous });
-      const answer = client.chat(asked, { prompt: next, handle: { from } });
-      await firstToken(answer);
+      const turn = await seam.prepare({ append: [question] }, { conversation: "bench" });
+      // Sent beside the turn, which is dropped and moves nothing: every round goes on from the same one.
+      const answer = client.chat(asking, { prompt: turn.prompt, handle: { from } });
+      const rest = await firstToken(answer);
       if (answer.facts.way !== "handle" || answer.facts.handleMisses > 0)
         throw new Error("a turn did not go by handle");
+      return rest;
     },
     floor: () => server.firstToken(),
   };
 
   const expected = createHash("sha256").update(wordsOf(prompt)).digest("hex");
   for (const [name, send] of Object.entries(ways)) {
-    await send();
+    const rest = await send();
+    if (typeof rest === "function") await rest();
     const { sha256, length } = await server.seen();
     if (sha256 !== expected) {
       throw new Error(`by ${name} the engine saw other ids (${length}) than we render (${prompt.length})`);
@@ -106,10 +131,10 @@ async function measureSize(model, client, server, tokens) {
   say(`${prompt.length} tokens: ${ROUNDS} rounds`);
   const samples = await paired(ways, { rounds: ROUNDS, warmUp: 2, prepare: async () => undefined });
   const bodies = {
-    messages: await bytesOf(client.chat(asked)),
-    "chat ids": await bytesOf(client.chat(asked, { prompt })),
+    messages: await bytesOf(client.chat(asking)),
+    "chat ids": await bytesOf(client.chat(asking, { prompt })),
     "generate ids": await bytesOf(client.generate(prompt, { max_tokens: 1 })),
-    handle: await bytesOf(client.chat(asked, { prompt, handle: { from } })),
+    handle: await bytesOf(client.chat(asking, { prompt, handle: { from } })),
     floor: 2,
   };
   return { tokens: prompt.length, samples, bodies };

@@ -189,13 +189,19 @@ def event(value: dict[str, Any]) -> str:
 
 
 class ServingChat(Serving):
-    async def create_chat_completion(self, request, raw_request=None):
+    async def render_chat_request(self, request):
         if (error := self.unknown_model(request)) is not None:
             return error
         ids = request.kv_transfer_params.pop("prompt_token_ids")
-        if request.echo:
-            ids = [7, 7, 7]
-        outputs = self.outputs(request, ids, (request.vllm_xargs or {}).get("script", ""), request.n or 1)
+        return [], [{"type": "token", "prompt_token_ids": [7, 7, 7] if request.echo else ids}]
+
+    async def create_chat_completion(self, request, raw_request=None):
+        result = await self.render_chat_request(request)
+        if isinstance(result, ErrorResponse):
+            return result
+        (prompt,) = result[1]
+        script = (request.vllm_xargs or {}).get("script", "")
+        outputs = self.outputs(request, prompt["prompt_token_ids"], script, request.n or 1)
         return self.chunks(request, outputs) if request.stream else await self.full(request, outputs)
 
     async def chunks(self, request, outputs):

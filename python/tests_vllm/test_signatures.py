@@ -125,6 +125,18 @@ def test_streams_end_and_fail_in_the_words_that_are_looked_for():
     assert error.startswith('{"error"')
 
 
+def test_a_chat_is_rendered_by_a_method_of_its_serving_object():
+    from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+    from vllm.renderers import online_renderer
+
+    assert parameters(OpenAIServingChat.render_chat_request) == parameters(standin.ServingChat.render_chat_request)
+    assert "await self.render_chat_request(request)" in inspect.getsource(OpenAIServingChat._create_chat_completion)
+    # The list that is given is the one that comes back.
+    for function in (online_renderer.OnlineRenderer.preprocess_chat, online_renderer.OnlineRenderer._make_request_with_harmony):
+        assert "tokens_input(" in inspect.getsource(function)
+    assert "return ids\n" in inspect.getsource(online_renderer._reused_prompt_token_ids)
+
+
 def test_the_models_are_told_alike():
     from vllm.entrypoints.openai.models.serving import OpenAIServingModels
     from vllm.renderers.base import BaseRenderer

@@ -89,21 +89,27 @@ class Turn:
     async def stream(self, events: AsyncGenerator[str, None], *, after: int, then: Any) -> AsyncGenerator[str, None]:  # noqa: ANN401
         """Pass vLLM's events on, with the next reference as the last before [DONE].
 
-        `then` is called once `after` events have come, before vLLM makes the next one. A stream that is left early, or that tells
-        of an error, keeps nothing.
+        The first `after` events, which vLLM makes together with the next one, are passed on with it: each costs its reader a
+        wakeup. `then` is called when they have come. A stream that is left early, or that tells of an error, keeps nothing.
         """
         failed = False
         seen = 0
+        held = ""
         async with aclosing(events):
             async for event in events:
                 if event == _DONE:
                     ref = None if failed else self.keep()
-                    yield f"data: {to_json({'prompt_cache_ref': ref}).decode()}\n\n"
+                    held += f"data: {to_json({'prompt_cache_ref': ref}).decode()}\n\n"
                 failed = failed or event.startswith(_ERROR)
+                held += event
                 seen += 1
                 if seen == after:
                     then()
-                yield event
+                if seen > after or event == _DONE or failed:
+                    yield held
+                    held = ""
+        if held:
+            yield held
 
 
 def reference(handle: Handle) -> PromptRef:

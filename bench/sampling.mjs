@@ -1,5 +1,7 @@
 // Samples and what is said of them.
 
+import { setTimeout as sleep } from "node:timers/promises";
+
 /** Texts before the first one that counts. */
 export const WARM_UP = 20;
 
@@ -16,22 +18,24 @@ export function row(name, unit, samples, more = {}) {
   return { name, unit, median: median(samples), p95: quantile(samples, 0.95), n: samples.length, ...more };
 }
 
-/** Runs `ways` on the same input, one after the other; the one that begins changes from round to round.
+/** Runs `ways` on the same input, one after the other, in an order that is drawn anew for each round.
  * `ways`: name to a function of what `prepare` gave; what is left to be done out of the time, it gives as a function.
- * Gives milliseconds by way, of the rounds after the warm-up. */
-export async function paired(ways, { rounds, warmUp = WARM_UP, prepare, check = () => {} }) {
+ * `pauseMs`: time between two of them, for what a server does behind its answer. Gives milliseconds by way, of the rounds after
+ * the warm-up. */
+export async function paired(ways, { rounds, warmUp = WARM_UP, prepare, check = () => {}, pauseMs = 0 }) {
   const names = Object.keys(ways);
   const samples = Object.fromEntries(names.map((name) => [name, []]));
   for (let round = -warmUp; round < rounds; round++) {
     const input = await prepare();
     const results = {};
-    for (let turn = 0; turn < names.length; turn++) {
-      const name = names[(turn + round + warmUp) % names.length];
+    const order = names.map((name) => [Math.random(), name]).sort(([a], [b]) => a - b);
+    for (const [, name] of order) {
       const start = performance.now();
       results[name] = await ways[name](input);
       const time = performance.now() - start;
       if (round >= 0) samples[name].push(time);
       if (typeof results[name] === "function") await results[name]();
+      if (pauseMs > 0) await sleep(pauseMs);
     }
     check(results);
   }

@@ -11,6 +11,8 @@ import { median, paired, row, say } from "./sampling.mjs";
 
 export const SIZES = [2_000, 8_000, 16_000, 30_000, 60_000, 96_000];
 const ROUNDS = 21;
+/** Ids in a block of vLLM's cache on a CPU. */
+const BLOCK = 128;
 const OVERHEAD_TOKENS = 28_000;
 const OVERHEAD_ROUNDS = 60;
 
@@ -80,11 +82,16 @@ async function begin(model, seam, messages, id) {
 
 /** One turn: the history that the cache holds, and the request that comes next. */
 async function turnOf(model, tokens, history = conversation(tokens - 500)) {
-  const question = { role: "user", content: freshText(600) };
-  const messages = [...history, question];
   const previous = await model.render(bodyOf(history));
-  const body = bodyOf(messages);
-  return { previous, body, request: { messages, tools: TOOLS }, prompt: await model.render(body), question };
+  for (let content = freshText(600); ; content += " more") {
+    const question = { role: "user", content };
+    const messages = [...history, question];
+    const body = bodyOf(messages);
+    const prompt = await model.render(body, { previous });
+    // What the engine computes of a cached prompt, a part of a block, is the same at every size.
+    if (prompt.length % BLOCK !== 16) continue;
+    return { previous, body, request: { messages, tools: TOOLS }, prompt, question };
+  }
 }
 
 async function measureSize(model, client, server, tokens) {
@@ -129,7 +136,12 @@ async function measureSize(model, client, server, tokens) {
     }
   }
   say(`${prompt.length} tokens: ${ROUNDS} rounds`);
-  const samples = await paired(ways, { rounds: ROUNDS, warmUp: 2, prepare: async () => undefined });
+  const samples = await paired(ways, {
+    rounds: ROUNDS,
+    warmUp: 2,
+    prepare: async () => undefined,
+    pauseMs: 30,
+  });
   const bodies = {
     messages: await bytesOf(client.chat(asking)),
     "chat ids": await bytesOf(client.chat(asking, { prompt })),

@@ -134,6 +134,7 @@ class Models:
         self.lora_requests = {"adapter": object()}
         self.model_config = engine.model_config
         self.renderer = self
+        self.tokenizer = None
 
     def model_name(self, lora_request=None):
         return self.base_model_paths[0].name

@@ -17,7 +17,7 @@ def begin(engine: Engine, script: list[int | str]):
     """Give the outputs of a request, which nobody asked for yet."""
     sampled = Sampled(IDS)
     params = SimpleNamespace(output_kind=RequestOutputKind.DELTA, script=script, n=1)
-    outputs = _WatchedEngine(engine, sampled).generate({"prompt_token_ids": IDS}, params, "request")
+    outputs = _WatchedEngine(engine, sampled, short=False).generate({"prompt_token_ids": IDS}, params, "request")
     return sampled, outputs
 
 

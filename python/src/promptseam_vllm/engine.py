@@ -11,6 +11,8 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from promptseam_vllm import detokenizer
+from promptseam_vllm.detokenizer import primed_with_the_tail, tail_will_do
 from promptseam_vllm.errors import InvalidRequestError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -46,12 +48,15 @@ class VllmApi:
 
 def load() -> VllmApi:
     """Import vLLM."""
+    from tokenizers import decoders  # noqa: PLC0415
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest  # noqa: PLC0415
     from vllm.entrypoints.scale_out.token_in_token_out.protocol import GenerateRequest  # noqa: PLC0415
     from vllm.entrypoints.serve.engine.protocol import ErrorResponse  # noqa: PLC0415
     from vllm.entrypoints.serve.utils.api_utils import load_aware_call, with_cancellation  # noqa: PLC0415
     from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive  # noqa: PLC0415
     from vllm.exceptions import VLLMClientError  # noqa: PLC0415
+
+    detokenizer.patch(decoders)
 
     def guard(turn: Turn) -> Turn:
         guarded: Turn = with_cancellation(load_aware_call(turn))
@@ -140,16 +145,18 @@ class Server:
         if serving is None:
             raise UnsupportedError("This server does not generate with the model that it runs.")
         watched = copy.copy(serving)
-        watched.engine_client = _WatchedEngine(serving.engine_client, sampled)
+        short = tail_will_do(self._models.renderer.tokenizer, sampled.prompt)
+        watched.engine_client = _WatchedEngine(serving.engine_client, sampled, short=short)
         return watched
 
 
 class _WatchedEngine:
     """vLLM's engine client, for one request."""
 
-    def __init__(self, engine: Any, sampled: Sampled) -> None:  # noqa: ANN401
+    def __init__(self, engine: Any, sampled: Sampled, *, short: bool) -> None:  # noqa: ANN401
         self._engine = engine
         self._sampled = sampled
+        self._short = short
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self._engine, name)
@@ -160,7 +167,8 @@ class _WatchedEngine:
         if ids is not self._sampled.prompt and ids != self._sampled.prompt:
             raise InvalidRequestError(_OTHER_PROMPT)
         delta = sampling_params.output_kind.name == "DELTA"
-        begun = _Begun(self._engine.generate(prompt, sampling_params, *args, **kwargs))
+        with primed_with_the_tail(allowed=self._short):
+            begun = _Begun(self._engine.generate(prompt, sampling_params, *args, **kwargs))
         return self._watch(begun, delta=delta)
 
     async def _watch(self, begun: _Begun, *, delta: bool) -> AsyncGenerator[Any, None]:

@@ -9,11 +9,15 @@ const FAMILIES = ["qwen3", "llama3", "mistral", "deepseek", "gpt-oss"];
 /** Without an engine here: only the render server runs them. */
 const RENDER_ONLY = new Set(["deepseek", "gpt-oss"]);
 const ENGINE_SUITES = ["parity", "ways", "faults", "seam", "records", "handle"];
+/** They start servers of their own, of Qwen3. */
+const OWN_SUITES = ["restart", "block-hashes"];
 const MAX_LENGTH = ["--max-model-len", "131072"];
 
 const HELP = `npm run test:vllm [-- options]
 
   --family NAME      qwen3, llama3, mistral, deepseek or gpt-oss; may be repeated. Default: all
+  --suite NAME       parity, ways, faults, seam, records, handle, or one with servers of its own: restart, block-hashes; may be
+                     repeated. Default: all that the family can run
   --base-url URL     test this server instead of starting one; needs one --family
   --model FOLDER     the folder that the server at --base-url loaded its tokenizer and template from
   --help
@@ -22,6 +26,7 @@ const HELP = `npm run test:vllm [-- options]
 const { values } = parseArgs({
   options: {
     family: { type: "string", multiple: true },
+    suite: { type: "string", multiple: true },
     "base-url": { type: "string" },
     model: { type: "string" },
     help: { type: "boolean", default: false },
@@ -37,11 +42,14 @@ function runTests(family, baseUrl, model, suites) {
   });
 }
 
+const wanted = (suites) => suites.filter((suite) => values.suite?.includes(suite) ?? true);
+
 async function testFamily(family) {
   const engine = !RENDER_ONLY.has(family);
+  const suites = wanted(engine ? ENGINE_SUITES : ["parity"]);
+  if (suites.length === 0) return { passed: 0, failed: 0 };
   const server = await startVllm(family, { engine, flags: MAX_LENGTH });
   try {
-    const suites = engine ? ENGINE_SUITES : ["parity"];
     return await runTests(family, server.baseUrl, modelFolder(family), suites);
   } finally {
     await server.stop();
@@ -56,19 +64,20 @@ async function main() {
   const families = values.family ?? FAMILIES;
   const unknown = families.find((family) => !FAMILIES.includes(family));
   if (unknown !== undefined) throw new SetupError(`There is no family ${unknown}.\n${HELP}`);
+  const suites = [...ENGINE_SUITES, ...OWN_SUITES];
+  const strange = values.suite?.find((suite) => !suites.includes(suite));
+  if (strange !== undefined) throw new SetupError(`There is no suite ${strange}.\n${HELP}`);
   await setup();
   const results = [];
   if (values["base-url"] !== undefined) {
     const [family] = families;
     if (values.family?.length !== 1) throw new SetupError(`--base-url needs one --family.\n${HELP}`);
     const model = values.model ?? modelFolder(family);
-    results.push(await runTests(family, values["base-url"], model, ENGINE_SUITES));
+    results.push(await runTests(family, values["base-url"], model, wanted(ENGINE_SUITES)));
   } else {
     for (const family of families) results.push(await testFamily(family));
-    // These suites start servers of their own.
-    if (families.includes("qwen3")) {
-      results.push(await runTests("qwen3", "its-own", modelFolder("qwen3"), ["restart", "block-hashes"]));
-    }
+    const own = families.includes("qwen3") ? wanted(OWN_SUITES) : [];
+    if (own.length > 0) results.push(await runTests("qwen3", "its-own", modelFolder("qwen3"), own));
   }
   return printTotal(results);
 }

@@ -278,20 +278,28 @@ describe("a reference that does not hold: nothing runs, and all ids are sent onc
   test("left in mid-stream: nothing is kept of it, and what it went on from is still there", async () => {
     const kept = async () => (await ask("/stats")).json["handles"];
     const own = (await send(Prompt.fromIds(ids), {})).handle as PromptHandle;
-    const before = await kept();
     const prompt = own.prompt.continued([5, 6]);
-    const answer = client.chat(
-      { ...request, max_tokens: 2_000, ignore_eos: true },
-      { prompt, handle: { from: own }, sampledIds: "auto" },
-    );
-    let pieces = 0;
-    for await (const chunk of answer)
-      if ((chunk.type === "text" || chunk.type === "reasoning") && ++pieces === 3) break;
-    expect(answer.facts).toMatchObject({ way: "handle", handle: null });
+    const leave = async (): Promise<{ inTime: boolean; before: unknown }> => {
+      const before = await kept();
+      const started = performance.now();
+      const answer = client.chat(
+        { ...request, max_tokens: 2_000, ignore_eos: true },
+        { prompt, handle: { from: own }, sampledIds: "auto" },
+      );
+      let pieces = 0;
+      for await (const chunk of answer)
+        if ((chunk.type === "text" || chunk.type === "reasoning") && ++pieces === 3) break;
+      expect(answer.facts).toMatchObject({ way: "handle", handle: null });
+      return { inTime: performance.now() - started < 1_000, before };
+    };
+    // An engine that takes all cores for itself may be done before anybody else gets to leave: seconds later, not milliseconds.
+    let left = await leave();
+    for (let again = 0; again < 10 && !left.inTime; again++) left = await leave();
+    expect(left.inTime).toBe(true);
     await sleep(300);
-    expect(await kept()).toBe(before);
+    expect(await kept()).toBe(left.before);
     expect(await send(prompt, { from: own })).toMatchObject({ way: "handle", handleMisses: 0, attempts: 1 });
-  });
+  }, 180_000);
 });
 
 test("the handshake names what is served, and the capability is proved", async () => {

@@ -7,6 +7,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+
 from promptseam_vllm.detokenizer import TAIL, patch, primed_with_the_tail, tail_will_do
 
 LONG = list(range(1000))

@@ -6,9 +6,10 @@ import asyncio
 import gc
 from types import SimpleNamespace
 
+from standin import STOP, Engine, RequestOutputKind
+
 from promptseam_vllm.engine import _WatchedEngine
 from promptseam_vllm.sampled import Sampled
-from standin import STOP, Engine, RequestOutputKind
 
 IDS = [1, 2, 3]
 

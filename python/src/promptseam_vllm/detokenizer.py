@@ -50,7 +50,7 @@ def primed_with_the_tail(*, allowed: bool) -> Iterator[None]:
 
 def tail_will_do(tokenizer: Any, prompt: list[int]) -> bool:  # noqa: ANN401 - one of vLLM's
     """Tell whether the last ids give the same text as all of them: of whole characters, by a decoder of bytes. Some 100 µs."""
-    inner = getattr(tokenizer, "_tokenizer", None)
+    inner: Any = getattr(tokenizer, "_tokenizer", None)
     try:
         kind = json.loads(inner.decoder.__getstate__())["type"]
         texts = [inner.decode(prompt[-TAIL:], skip_special_tokens=skip) for skip in (False, True)]

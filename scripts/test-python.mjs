@@ -84,7 +84,7 @@ export async function pythonTests() {
 }
 
 /** The tests on a real vLLM: first on one server, then on another that was started when that one had ended. */
-async function vllmTests() {
+export async function vllmTests() {
   const venv = join(VLLM_HOME, ".venv");
   const { output } = await execute(
     join(venv, "bin/python"),

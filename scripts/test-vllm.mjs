@@ -3,6 +3,7 @@
 import { parseArgs } from "node:util";
 import { printTotal, run, vitest } from "./results.mjs";
 import { SetupError, setup } from "./setup.mjs";
+import { vllmTests } from "./test-python.mjs";
 import { modelFolder, startVllm } from "./vllm-server.mjs";
 
 const FAMILIES = ["qwen3", "llama3", "mistral", "deepseek", "gpt-oss"];
@@ -11,13 +12,15 @@ const RENDER_ONLY = new Set(["deepseek", "gpt-oss"]);
 const ENGINE_SUITES = ["parity", "ways", "faults", "seam", "records", "handle"];
 /** They start servers of their own, of Qwen3. */
 const OWN_SUITES = ["restart", "block-hashes"];
+/** The plugin's own tests, which are Python's; they start Qwen3 too. */
+const PLUGIN = "plugin";
 const MAX_LENGTH = ["--max-model-len", "131072"];
 
 const HELP = `npm run test:vllm [-- options]
 
   --family NAME      qwen3, llama3, mistral, deepseek or gpt-oss; may be repeated. Default: all
-  --suite NAME       parity, ways, faults, seam, records, handle, or one with servers of its own: restart, block-hashes; may be
-                     repeated. Default: all that the family can run
+  --suite NAME       parity, ways, faults, seam, records, handle, or one with servers of its own: restart, block-hashes, plugin;
+                     may be repeated. Default: all that the family can run
   --base-url URL     test this server instead of starting one; needs one --family
   --model FOLDER     the folder that the server at --base-url loaded its tokenizer and template from
   --help
@@ -64,7 +67,7 @@ async function main() {
   const families = values.family ?? FAMILIES;
   const unknown = families.find((family) => !FAMILIES.includes(family));
   if (unknown !== undefined) throw new SetupError(`There is no family ${unknown}.\n${HELP}`);
-  const suites = [...ENGINE_SUITES, ...OWN_SUITES];
+  const suites = [...ENGINE_SUITES, ...OWN_SUITES, PLUGIN];
   const strange = values.suite?.find((suite) => !suites.includes(suite));
   if (strange !== undefined) throw new SetupError(`There is no suite ${strange}.\n${HELP}`);
   await setup();
@@ -78,6 +81,7 @@ async function main() {
     for (const family of families) results.push(await testFamily(family));
     const own = families.includes("qwen3") ? wanted(OWN_SUITES) : [];
     if (own.length > 0) results.push(await runTests("qwen3", "its-own", modelFolder("qwen3"), own));
+    if (families.includes("qwen3") && wanted([PLUGIN]).length > 0) results.push(...(await vllmTests()));
   }
   return printTotal(results);
 }
